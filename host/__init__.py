@@ -1,0 +1,1 @@
+"""Runs ComfyUI graphs without ComfyUI: files, validation, execution, stock nodes, command line."""

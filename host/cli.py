@@ -1,0 +1,26 @@
+"""The command `wuerstchen`: one subcommand a file in `commands/`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .commands import COMMANDS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 done · 1 failed while running · 2 bad arguments or graph · 130 cancelled."""
+    parser = argparse.ArgumentParser(prog="wuerstchen", description="Würstchen v2 as a graph.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has said what is wrong
+        return int(stop.code or 0)
+    return arguments.handler(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+"""The subcommands: each module has `add_parser(subparsers)`, which sets `handler`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from . import run
+
+COMMANDS: tuple[ModuleType, ...] = (run,)

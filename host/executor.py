@@ -1,0 +1,93 @@
+"""Runs validated prompts. One `Executor` keeps the cache; each `run` is one prompt."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from .cache import CacheLimits, OutputCache
+from .declarations import NodeRegistry, Prompt
+from .folders import Folders
+from .messages import OnEvent
+from .run import Run, RunResult
+
+__all__ = ["Executor", "RunResult"]
+
+
+def _ignore(kind: str, data: dict[str, Any]) -> None:
+    """The default listener."""
+
+
+@dataclass
+class Instances:
+    """Node objects, one per node id and class, kept as long as prompts have that node."""
+
+    made: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def get(self, node_id: str, class_type: str, make: Callable[[], Any]) -> Any:
+        key = (node_id, class_type)
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def keep_only(self, prompt: Prompt) -> None:
+        self.made = {
+            (node_id, class_type): instance
+            for (node_id, class_type), instance in self.made.items()
+            if node_id in prompt and prompt[node_id]["class_type"] == class_type
+        }
+
+
+class Executor:
+    """Owned by one thread at a time; `cancel` events and `free` may come from any thread."""
+
+    def __init__(
+        self, registry: NodeRegistry, folders: Folders, limits: CacheLimits | None = None
+    ) -> None:
+        self.registry = registry
+        self.folders = folders
+        self.cache = OutputCache(limits or CacheLimits())
+        self._instances = Instances()
+
+    def run(
+        self,
+        prompt: Prompt,
+        outputs: Sequence[str],
+        *,
+        prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
+        on_event: OnEvent = _ignore,
+        cancel: Event | None = None,
+    ) -> RunResult:
+        """Runs what `outputs` need and returns how it went; raises only for its own mistakes.
+
+        `outputs` come from `validate`. Setting `cancel` stops the run at the next step of the
+        node at work. Events come in the caller's thread, which must have no event loop running.
+        """
+        run = Run(
+            # The nodes may keep or change the prompt they are given; the caller's stays as it is.
+            prompt=copy.deepcopy(prompt),
+            registry=self.registry,
+            folders=self.folders,
+            cache=self.cache,
+            instances=self._instances,
+            prompt_id=prompt_id or str(uuid4()),
+            extra_data=extra_data or {},
+            on_event=on_event,
+            cancel=cancel or Event(),
+        )
+        with torch.inference_mode():
+            result = run.execute(outputs)
+        self._instances.keep_only(prompt)
+        return result
+
+    def free(self) -> None:
+        """Forgets every cached output and node object."""
+        self.cache.clear()
+        self._instances.made = {}

@@ -1,0 +1,38 @@
+"""One writer at a time in a folder, also between processes; a killed process lets go by itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..wuerstchen_core.files import remove_partials
+
+LOCK_NAME = ".wuerstchen.lock"
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    with (folder / LOCK_NAME).open("ab") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file lets go
+
+
+def clean_output(folder: Path) -> None:
+    """Removes what killed runs left half-written in the folder and below it.
+
+    Files are written under the lock, so nothing of a run that is still alive is removed.
+    """
+    for lock in [folder / LOCK_NAME, *folder.glob(f"**/*/{LOCK_NAME}")]:
+        if lock.is_file():
+            with folder_lock(lock.parent):
+                remove_partials(lock.parent)

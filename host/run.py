@@ -1,0 +1,394 @@
+"""One prompt on its way: pulling nodes from the schedule, calling them, keeping what they gave."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from ..nodes.runtime import use
+from ..wuerstchen_core.errors import Cancelled, WuerstchenError
+from .cache import NodeOutput, OutputCache
+from .declarations import Declaration, NodeRegistry, Prompt, is_link
+from .dynamic_graph import DynamicGraph
+from .folders import Folders, HostSurroundings
+from .messages import Messages, OnEvent
+from .node_call import (
+    Expansion,
+    Inputs,
+    Returned,
+    call_mapped,
+    gather_inputs,
+    merge_calls,
+    read_answers,
+    socket_values,
+)
+from .schedule import Schedule
+from .signatures import Signatures
+
+if TYPE_CHECKING:
+    from .executor import Instances
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class NodeFailure:
+    """Which node failed and why. It holds no exception, because that would keep frames alive."""
+
+    node_id: str
+    class_type: str
+    message: str
+    error_class: type[BaseException]
+
+
+@dataclass
+class RunResult:
+    """`outputs` and `meta` are what ComfyUI's history holds, by node id."""
+
+    status: Literal["success", "error", "cancelled"]
+    prompt_id: str
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    meta: dict[str, dict[str, Any]] = field(default_factory=dict)
+    executed: list[str] = field(default_factory=list)
+    failure: NodeFailure | None = None
+
+
+class _Failed(Exception):
+    """Ends the run; the failure is already reported."""
+
+
+class Run:
+    def __init__(
+        self,
+        *,
+        prompt: Prompt,
+        registry: NodeRegistry,
+        folders: Folders,
+        cache: OutputCache,
+        instances: Instances,
+        prompt_id: str,
+        extra_data: Mapping[str, Any],
+        on_event: OnEvent,
+        cancel: Event,
+    ) -> None:
+        self._registry = registry
+        self._folders = folders
+        self._cache = cache
+        self._instances = instances
+        self._extra_data = extra_data
+        self._cancel = cancel
+        self._graph = DynamicGraph(prompt)
+        self._messages = Messages(prompt_id, self._graph, on_event)
+        self._signatures = Signatures(self._graph, registry, self._declaration)
+        self._schedule = Schedule(self._graph, self._declaration, self._has_output)
+        self._declarations: dict[str, Declaration] = {}
+        self._given: dict[str, NodeOutput] = {}
+        self._expanded: dict[str, Returned] = {}
+        self._result = RunResult("success", prompt_id)
+
+    def execute(self, outputs: Sequence[str]) -> RunResult:
+        self._messages.send_timed("execution_start")
+        with self._surroundings(None):
+            try:
+                asyncio.run(self._run_all(outputs))
+                self._messages.send_timed("execution_success")
+            except _Failed:
+                pass
+            except WuerstchenError as error:
+                self._fail(outputs[0], error, {})
+        return self._result
+
+    async def _run_all(self, outputs: Sequence[str]) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            await self._stage(outputs)
+            while self._schedule:
+                self._stop_if_cancelled(outputs[0])
+                for task in [task for task in tasks if task.done()]:
+                    tasks.discard(task)
+                    task.result()
+                ready = sorted(self._schedule.ready(), key=self._urgency)
+                if not ready:
+                    await asyncio.wait(
+                        tasks, timeout=BACKGROUND_POLL_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                elif self._is_async(ready[0]):
+                    self._schedule.hold(ready[0])
+                    tasks.add(asyncio.create_task(self._run_node(ready[0])))
+                else:
+                    await self._run_node(ready[0])
+                    await asyncio.sleep(0)  # let background nodes go on
+        except _Failed:
+            raise
+        except Exception as error:
+            # A cycle among expanded nodes, or a node class whose declaration is broken.
+            self._fail(outputs[0], error, {})
+            raise _Failed from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stage(self, outputs: Sequence[str]) -> None:
+        for node_id in outputs:
+            await self._signatures.prepare(node_id)
+        cached = [
+            node_id
+            for node_id in self._graph.get_original_prompt()
+            if self._signatures.is_signed(node_id) and self._signatures.of(node_id) in self._cache
+        ]
+        self._messages.send_timed("execution_cached", nodes=cached)
+        for node_id in outputs:
+            self._schedule.add(node_id)
+
+    async def _run_node(self, node_id: str) -> None:
+        inputs: Inputs = {}
+        try:
+            if self._has_output(node_id):
+                self._finish_cached(node_id)
+                return
+            expanded = self._expanded.pop(node_id, None)
+            if expanded is None:
+                self._messages.started(node_id)
+                declaration = self._declaration(node_id)
+                inputs, missing = gather_inputs(
+                    self._graph, node_id, declaration, self._values_of, self._extra_data
+                )
+                with self._surroundings(node_id):
+                    if await self._asks_for_more(node_id, inputs, missing):
+                        return
+                    expanded, blocked = await self._call(node_id, inputs)
+                self._report_ui(node_id, expanded.ui)
+                if any(isinstance(call, Expansion) for call in expanded.calls):
+                    await self._expand(node_id, expanded)
+                    return
+            else:
+                blocked = False
+            self._keep(node_id, expanded, cacheable=not blocked)
+        except (Cancelled, KeyboardInterrupt):
+            self._cancelled(node_id)
+            raise _Failed from None
+        except Exception as error:
+            if type(error).__name__ == "InterruptProcessingException":
+                self._cancelled(node_id)
+            else:
+                self._fail(node_id, error, inputs)
+            raise _Failed from None
+        finally:
+            self._schedule.release(node_id)
+
+    async def _asks_for_more(self, node_id: str, inputs: Inputs, missing: set[str]) -> bool:
+        """Lets a node with lazy inputs say which of the missing ones it wants."""
+        instance = self._instance(node_id)
+        ask = getattr(instance, "check_lazy_status", None)
+        named = self._declaration(node_id).named
+        if ask is None or not any(spec.options.get("lazy") for spec in named.values()):
+            return False
+        as_lists = bool(getattr(instance, "INPUT_IS_LIST", False))
+        answers = await call_mapped(ask, inputs, as_lists, lambda blocker: None)
+        wanted = {name for answer in answers for name in answer or () if name in missing}
+        linked = self._graph.get_node(node_id)["inputs"]
+        origins = [linked[name][0] for name in linked if name in wanted and is_link(linked[name])]
+        self._schedule.require(node_id, origins)
+        return bool(origins)
+
+    async def _call(self, node_id: str, inputs: Inputs) -> tuple[Returned, bool]:
+        """Calls the node; the flag says that a blocker kept at least one call from being made."""
+        instance = self._instance(node_id)
+        function = getattr(instance, instance.FUNCTION)
+        blocked = False
+
+        def call(**arguments: Any) -> Any:
+            if self._cancel.is_set():
+                raise Cancelled
+            return function(**arguments)
+
+        def block(blocker: Any) -> Any:
+            nonlocal blocked
+            blocked = True
+            if blocker.message is None:
+                return blocker
+            self._report_block(node_id, blocker.message)
+            return type(blocker)(None)
+
+        as_lists = bool(getattr(instance, "INPUT_IS_LIST", False))
+        answers = await call_mapped(call, inputs, as_lists, block)
+        return read_answers(answers, len(getattr(instance, "RETURN_TYPES", ()))), blocked
+
+    async def _expand(self, node_id: str, returned: Returned) -> None:
+        """Adds the nodes a call answered with; the node waits for those and then runs on."""
+        self._expanded[node_id] = returned
+        wanted: list[str] = []
+        for call in returned.calls:
+            if not isinstance(call, Expansion):
+                continue
+            for new_id, node in call.graph.items():
+                if node["class_type"] not in self._registry:
+                    raise ValueError(f"the node expands into the unknown {node['class_type']}")
+                shown = node.get("override_display_id", node_id)
+                self._graph.add_ephemeral_node(new_id, node, node_id, shown)
+                if getattr(self._registry[node["class_type"]], "OUTPUT_NODE", False) is True:
+                    wanted.append(new_id)
+            wanted += [value[0] for value in call.result if is_link(value)]
+        for new_id in wanted:
+            await self._signatures.prepare(new_id)
+        self._schedule.require(node_id, wanted)
+
+    def _keep(self, node_id: str, returned: Returned, cacheable: bool) -> None:
+        node_class = self._class(node_id)
+        sockets = len(getattr(node_class, "RETURN_TYPES", ()))
+        is_list = tuple(getattr(node_class, "OUTPUT_IS_LIST", ()))
+        calls = [
+            self._resolved(call, is_list)
+            if isinstance(call, Expansion)
+            else socket_values(call, is_list)
+            for call in returned.calls
+        ]
+        output = NodeOutput(merge_calls(calls, sockets), returned.ui)
+        self._given[node_id] = output
+        if cacheable:
+            self._cache.put(self._signatures.of(node_id), output)
+        self._result.executed.append(node_id)
+        self._messages.finished(node_id)
+        self._schedule.finish(node_id)
+
+    def _resolved(self, expansion: Expansion, is_list: tuple[bool, ...]) -> list[list[Any]]:
+        """The result of an expansion with its links replaced by what those nodes gave."""
+        constant = socket_values(expansion.result, is_list)
+        return [
+            self._given[value[0]].values[int(value[1])] if is_link(value) else constant[i]
+            for i, value in enumerate(expansion.result)
+        ]
+
+    def _finish_cached(self, node_id: str) -> None:
+        self._report_ui(node_id, self._given[node_id].ui)
+        self._messages.finished(node_id)
+        self._schedule.finish(node_id)
+
+    def _report_ui(self, node_id: str, ui: dict[str, Any] | None) -> None:
+        if ui:
+            self._result.outputs[node_id] = ui
+            self._result.meta[node_id] = self._messages.meta(node_id)
+            self._messages.executed(node_id, ui)
+
+    def _report_block(self, node_id: str, message: str) -> None:
+        self._messages.send_timed(
+            "execution_error",
+            node_id=node_id,
+            node_type=self._graph.get_node(node_id)["class_type"],
+            executed=list(self._result.executed),
+            exception_message=f"Execution Blocked: {message}",
+            exception_type="ExecutionBlocked",
+            traceback=[],
+            current_inputs={},
+            current_outputs=[],
+        )
+
+    def _fail(self, node_id: str, error: BaseException, inputs: Inputs) -> None:
+        """Reports the failure on the node of the prompt that a person can see."""
+        real_id = self._graph.get_real_node_id(node_id)
+        class_type = self._graph.get_node(real_id)["class_type"]
+        if isinstance(error, WuerstchenError):
+            logger.info("node %s (%s): %s", real_id, class_type, error)
+        else:
+            logger.error("node %s (%s) failed", real_id, class_type, exc_info=error)
+        message = str(error) or type(error).__name__
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            self._cache.clear()
+            message = f"Out of memory: {message}. Ask for a smaller size or batch."
+        self._result.status = "error"
+        self._result.failure = NodeFailure(real_id, class_type, message, type(error))
+        self._messages.send_timed(
+            "execution_error",
+            node_id=real_id,
+            node_type=class_type,
+            executed=list(self._result.executed),
+            exception_message=f"{message}\n",
+            exception_type=_full_name(type(error)),
+            traceback=[],
+            current_inputs={name: [_described(v) for v in vs] for name, vs in inputs.items()},
+            current_outputs=list(self._given),
+        )
+
+    def _cancelled(self, node_id: str) -> None:
+        real_id = self._graph.get_real_node_id(node_id)
+        self._result.status = "cancelled"
+        self._messages.send_timed(
+            "execution_interrupted",
+            node_id=real_id,
+            node_type=self._graph.get_node(real_id)["class_type"],
+            executed=list(self._result.executed),
+        )
+
+    def _stop_if_cancelled(self, node_id: str) -> None:
+        if self._cancel.is_set():
+            self._cancelled(node_id)
+            raise _Failed
+
+    @contextmanager
+    def _surroundings(self, node_id: str | None) -> Iterator[None]:
+        def step(value: int, total: int, preview: Any) -> None:
+            if node_id is not None:
+                self._messages.stepped(node_id, float(value), float(total), preview)
+
+        with use(HostSurroundings(self._folders, self._cancel, step)):
+            yield
+
+    def _has_output(self, node_id: str) -> bool:
+        """Whether the node's outputs are at hand; what the cache knows is pinned for this run."""
+        if node_id not in self._given:
+            known = self._cache.get(self._signatures.of(node_id))
+            if known is None:
+                return False
+            self._given[node_id] = known
+        return True
+
+    def _values_of(self, node_id: str) -> list[list[Any]] | None:
+        return self._given[node_id].values if node_id in self._given else None
+
+    def _urgency(self, node_id: str) -> tuple[bool, bool]:
+        """Background nodes start first, then pictures come out as early as they can."""
+        is_output = getattr(self._class(node_id), "OUTPUT_NODE", False) is True
+        return not self._is_async(node_id), not is_output
+
+    def _is_async(self, node_id: str) -> bool:
+        node_class = self._class(node_id)
+        return inspect.iscoroutinefunction(getattr(node_class, node_class.FUNCTION, None))
+
+    def _class(self, node_id: str) -> Any:
+        return self._registry[self._graph.get_node(node_id)["class_type"]]
+
+    def _instance(self, node_id: str) -> Any:
+        class_type = self._graph.get_node(node_id)["class_type"]
+        make: Callable[[], Any] = self._registry[class_type]
+        return self._instances.get(node_id, class_type, make)
+
+    def _declaration(self, node_id: str) -> Declaration:
+        class_type = self._graph.get_node(node_id)["class_type"]
+        if class_type not in self._declarations:
+            self._declarations[class_type] = Declaration(self._registry[class_type])
+        return self._declarations[class_type]
+
+
+def _full_name(error_class: type) -> str:
+    if error_class.__module__ == "builtins":
+        return error_class.__qualname__
+    return f"{error_class.__module__}.{error_class.__qualname__}"
+
+
+def _described(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return f"{type(value).__name__} {'×'.join(map(str, value.shape))} {value.dtype}"
+    return type(value).__name__

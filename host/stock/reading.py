@@ -1,0 +1,57 @@
+"""Finding the file that a graph names: inside its folder, or one that the user named himself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...nodes.runtime import surroundings
+from ...wuerstchen_core.errors import WuerstchenError
+
+
+class InputFileError(WuerstchenError):
+    """A file that a graph names cannot be used."""
+
+
+def find_input(name: str) -> Path:
+    """The file called `name` in the input folder, or `name [output]`, `name [temp]` elsewhere.
+
+    A path that leaves its folder, by `..`, as an absolute path or through a symbolic link, is
+    treated like a file that is not there.
+    """
+    here = surroundings()
+    extra: Mapping[str, Path] = getattr(here, "extra_inputs", {})
+    if name in extra:
+        return extra[name]
+    folders = {"input": here.input_dir, "output": here.output_dir, "temp": here.temp_dir}
+    plain, kind = name, "input"
+    for candidate in folders:
+        if name.endswith(f"[{candidate}]"):
+            plain, kind = name.removesuffix(f"[{candidate}]").rstrip(), candidate
+    try:
+        folder = folders[kind]().resolve()
+        path = (folder / plain).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            return path
+    except (OSError, ValueError):  # too long, a NUL byte, a loop of links
+        pass
+    raise InputFileError(
+        f"There is no file '{name}' in the {kind} folder; put it there, or name another."
+    )
+
+
+def list_inputs(suffixes: frozenset[str]) -> list[str]:
+    """The names of the files with such a suffix directly in the input folder, sorted."""
+    folder = surroundings().input_dir()
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def file_hash(name: str) -> str:
+    return hashlib.sha256(find_input(name).read_bytes()).hexdigest()

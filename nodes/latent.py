@@ -1,0 +1,79 @@
+"""Latents: the empty one, and what all stages read from the LATENT dictionary."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..wuerstchen_core.errors import WireError
+from ..wuerstchen_core.geometry import LARGEST, SMALLEST, Geometry
+from ..wuerstchen_core.noise import SampleNoise
+
+Latent = dict[str, Any]  # ComfyUI's own form: {"samples": B×C×H×W, …}
+
+SIZE_KEY = "wuerstchen_size"  # (width, height) in pixels that the user asked for
+STAGE_C_CHANNELS = 16
+
+
+def samples_of(latent: Latent) -> Tensor:
+    """B×C×H×W. Raises WireError for what no sampler here can honour."""
+    if latent.get("noise_mask") is not None:
+        raise WireError(
+            "this latent carries a noise mask, which the Würstchen samplers do not read yet; "
+            "remove Set Latent Noise Mask."
+        )
+    return latent["samples"]
+
+
+def like(latent: Latent, samples: Tensor) -> Latent:
+    """`samples` as a latent that keeps the other's asked size and batch indices."""
+    kept = {key: latent[key] for key in (SIZE_KEY, "batch_index") if key in latent}
+    return {"samples": samples, **kept}
+
+
+def noise_for(latent: Latent, seed: int) -> SampleNoise:
+    """Sample i is seeded `seed + i`; one cut out of a batch (`batch_index`) keeps its own seed."""
+    indices = latent.get("batch_index") or range(len(latent["samples"]))
+    return SampleNoise(seed + index for index in indices)
+
+
+class EmptyLatent:
+    """Where Stage C starts: size and batch."""
+
+    CATEGORY = "Würstchen/latent"
+    DESCRIPTION = (
+        "The empty Stage C latent for a picture of any size. The model works on a canvas of the "
+        "next multiples of 128; the picture is cut to exactly the size you ask for."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen size", "empty latent", "resolution"]
+    RETURN_TYPES = ("LATENT",)
+    RETURN_NAMES = ("latent",)
+    OUTPUT_TOOLTIPS = ("An empty Stage C latent, batch×16×height×width cells of 42.67 px.",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        def side(name: str) -> tuple[str, dict[str, Any]]:
+            tooltip = (
+                f"Picture {name} in pixels, any number. The published model is trained for 1024 "
+                "to 1536, the demo for 256."
+            )
+            limits = {"default": 1024, "min": SMALLEST, "max": LARGEST, "step": 1}
+            return ("INT", {**limits, "tooltip": tooltip})
+
+        batch = {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures to make."}
+        return {
+            "required": {
+                "width": side("width"),
+                "height": side("height"),
+                "batch_size": ("INT", batch),
+            }
+        }
+
+    def make(self, width: int, height: int, batch_size: int) -> tuple[Latent]:
+        grid = Geometry(width, height).stage_c
+        samples = torch.zeros(batch_size, STAGE_C_CHANNELS, *grid)
+        return ({"samples": samples, SIZE_KEY: (width, height)},)
+
+
+NODES = {"WuerstchenEmptyLatent": (EmptyLatent, "Würstchen Empty Latent")}

@@ -1,0 +1,197 @@
+"""Loaders: weights on disk -> the parts of the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..wuerstchen_core.checkpoints import (
+    find_parts,
+    load_image_encoder,
+    load_stage_a,
+    load_stage_b,
+    load_stage_c,
+    load_text_encoder,
+)
+from ..wuerstchen_core.residency import DTYPES
+from .parts import Part, folder_choices, part_choices, path_of, resolve
+
+CATEGORY = "Würstchen/loaders"
+
+_DTYPE = (
+    "COMBO",
+    {
+        "options": list(DTYPES),
+        "default": "auto",
+        "tooltip": "How weights are kept and computed with. auto picks what is best on this "
+        "machine; float32 is exact and slow; heads that need it stay float32 in any case.",
+    },
+)
+
+# Output name, socket, loader, and what the output is; in the order of the node's outputs.
+_PARTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
+    ("stage_c", "WUERSTCHEN_STAGE_C", load_stage_c, "The prior: text to the 16-channel latent."),
+    ("stage_b", "WUERSTCHEN_STAGE_B", load_stage_b, "The decoder: to the 4-channel latent."),
+    ("stage_a", "WUERSTCHEN_STAGE_A", load_stage_a, "The VQGAN: 4-channel latent to pixels."),
+    (
+        "prior_text_encoder",
+        "WUERSTCHEN_TEXT_ENCODER",
+        load_text_encoder,
+        "CLIP-bigG: the texts that Stage C reads.",
+    ),
+    (
+        "decoder_text_encoder",
+        "WUERSTCHEN_TEXT_ENCODER",
+        load_text_encoder,
+        "CLIP-H: the texts that Stage B reads.",
+    ),
+    (
+        "image_encoder",
+        "WUERSTCHEN_IMAGE_ENCODER",
+        load_image_encoder,
+        "EfficientNetV2: pictures to the 16-channel latent.",
+    ),
+)
+
+
+class LoadPipeline:
+    """All parts of one folder of weights."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Opens a folder of Würstchen v2 weights and gives each part its own output. A part is read "
+        "when a node first uses it, so parts that are not wired cost nothing."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen", "würstchen", "checkpoint", "diffusers"]
+    RETURN_TYPES = tuple(socket for _, socket, _, _ in _PARTS)
+    RETURN_NAMES = tuple(name for name, _, _, _ in _PARTS)
+    OUTPUT_TOOLTIPS = tuple(tooltip for _, _, _, tooltip in _PARTS)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = {
+            "options": folder_choices(),
+            "tooltip": "A folder with the published repositories side by side: wuerstchen, "
+            "wuerstchen-prior and, to encode pictures, EfficientNetEncoder. "
+            "wuerstchen-demo is the small model that ships with the project.",
+        }
+        return {"required": {"folder": ("COMBO", folder), "dtype": _DTYPE}}
+
+    def load(self, folder: str, dtype: str) -> tuple[Part[Any], ...]:
+        parts = find_parts(resolve(folder))
+
+        def part(name: str, load: Callable[..., Any]) -> Part[Any]:
+            return Part(lambda: load(parts.require(name), dtype))
+
+        return tuple(part(name, load) for name, _, load, _ in _PARTS)
+
+
+class _LoadPart:
+    """Base of the loaders of a single part; subclasses name the part."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "load"
+    PART: ClassVar[str]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        name = {
+            "options": part_choices(),
+            "tooltip": "A folder of weights that holds this part, or a file (.safetensors, .pt). "
+            "What it is, is read from its content.",
+        }
+        return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
+
+    def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
+        path: Path = path_of(name, self.PART)
+        load = next(load for part, _, load, _ in _PARTS if part == self.PART)
+        network = load(path, dtype)
+        return (Part(lambda: network),)
+
+
+class LoadStageC(_LoadPart):
+    """Stage C alone, such as a finetuned prior."""
+
+    PART = "stage_c"
+    DESCRIPTION = "Loads Stage C, the prior, alone: a published or finetuned one."
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen prior", "load prior", "stage c"]
+    RETURN_TYPES = ("WUERSTCHEN_STAGE_C",)
+    RETURN_NAMES = ("stage_c",)
+
+
+class LoadStageB(_LoadPart):
+    """Stage B alone."""
+
+    PART = "stage_b"
+    DESCRIPTION = "Loads Stage B, the decoder, alone."
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen decoder", "load decoder", "stage b"]
+    RETURN_TYPES = ("WUERSTCHEN_STAGE_B",)
+    RETURN_NAMES = ("stage_b",)
+
+
+class LoadStageA(_LoadPart):
+    """Stage A alone."""
+
+    PART = "stage_a"
+    DESCRIPTION = "Loads Stage A, the VQGAN, alone."
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen vae", "vqgan", "paella", "stage a"]
+    RETURN_TYPES = ("WUERSTCHEN_STAGE_A",)
+    RETURN_NAMES = ("stage_a",)
+
+
+class LoadTextEncoder:
+    """One CLIP text tower."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "load"
+    DESCRIPTION = (
+        "Loads one CLIP text tower with its tokenizer: CLIP-bigG for Stage C (1280 wide), "
+        "CLIP-H for Stage B (1024 wide)."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen clip", "bigG", "CLIP-H"]
+    RETURN_TYPES = ("WUERSTCHEN_TEXT_ENCODER",)
+    RETURN_NAMES = ("text_encoder",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        name = {
+            "options": text_encoder_choices(),
+            "tooltip": "A folder of weights, and which of its two text encoders: prior for "
+            "Stage C, decoder for Stage B.",
+        }
+        return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
+
+    def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
+        folder, _, role = name.rpartition("/")
+        if role not in _TEXT_ROLES:
+            folder, role = name, "prior"
+        encoder = load_text_encoder(find_parts(resolve(folder)).require(_TEXT_ROLES[role]), dtype)
+        return (Part(lambda: encoder),)
+
+
+class LoadImageEncoder(_LoadPart):
+    """The image encoder alone."""
+
+    PART = "image_encoder"
+    DESCRIPTION = "Loads the EfficientNetV2 image encoder alone."
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen effnet", "efficientnet", "image encoder"]
+    RETURN_TYPES = ("WUERSTCHEN_IMAGE_ENCODER",)
+    RETURN_NAMES = ("image_encoder",)
+
+
+_TEXT_ROLES = {"prior": "prior_text_encoder", "decoder": "decoder_text_encoder"}
+
+
+def text_encoder_choices() -> list[str]:
+    """Each folder of weights, once for each of its text encoders: `folder/prior`, `folder/decoder`."""
+    return [f"{folder}/{role}" for folder in folder_choices() for role in _TEXT_ROLES]
+
+
+NODES = {
+    "WuerstchenLoadPipeline": (LoadPipeline, "Load Würstchen Pipeline"),
+    "WuerstchenLoadStageC": (LoadStageC, "Load Würstchen Stage C (prior)"),
+    "WuerstchenLoadStageB": (LoadStageB, "Load Würstchen Stage B (decoder)"),
+    "WuerstchenLoadStageA": (LoadStageA, "Load Würstchen Stage A (VQGAN)"),
+    "WuerstchenLoadTextEncoder": (LoadTextEncoder, "Load Würstchen Text Encoder"),
+    "WuerstchenLoadImageEncoder": (LoadImageEncoder, "Load Würstchen Image Encoder"),
+}

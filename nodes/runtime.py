@@ -1,0 +1,141 @@
+"""The one seam between the nodes and what surrounds them: ComfyUI, our host, or a plain script.
+
+Nodes ask here for folders, report progress here, and are cancelled here.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..wuerstchen_core.sampling import Callback, StepInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Folders of weights; the demo checkpoint lies in the package's own `models/`.
+MODELS_FOLDER = "wuerstchen"
+BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+class Surroundings(Protocol):
+    """What a host gives to the nodes while a graph runs."""
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        """Folders to search for weights of a kind ("wuerstchen", "vae", …), best first."""
+        ...
+
+    def input_dir(self) -> Path: ...
+
+    def output_dir(self) -> Path: ...
+
+    def temp_dir(self) -> Path: ...
+
+    def progress(self, value: int, total: int, preview: "Image.Image | None" = None) -> None:
+        """Reports that `value` of `total` steps are done. Raises what cancels, when cancelled."""
+        ...
+
+    def check_cancelled(self) -> None:
+        """Raises what cancels (`errors.Cancelled`, or ComfyUI's own), when cancelled."""
+        ...
+
+
+class PlainSurroundings:
+    """A script that calls nodes as functions: nothing to report to, nobody who cancels."""
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        return []
+
+    def input_dir(self) -> Path:
+        return Path.cwd()
+
+    def output_dir(self) -> Path:
+        return Path.cwd()
+
+    def temp_dir(self) -> Path:
+        return Path(tempfile.gettempdir())
+
+    def progress(self, value: int, total: int, preview: "Image.Image | None" = None) -> None:
+        pass
+
+    def check_cancelled(self) -> None:
+        pass
+
+
+class ComfySurroundings:
+    """ComfyUI's folders, progress bar and interrupt."""
+
+    def __init__(self) -> None:
+        import comfy.model_management
+        import comfy.utils
+        import folder_paths
+
+        self._management = comfy.model_management
+        self._utils = comfy.utils
+        self._paths = folder_paths
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        known = self._paths.folder_names_and_paths.get(kind)
+        folders = [Path(folder) for folder in known[0]] if known else []
+        return [*folders, Path(self._paths.models_dir) / kind]
+
+    def input_dir(self) -> Path:
+        return Path(self._paths.get_input_directory())
+
+    def output_dir(self) -> Path:
+        return Path(self._paths.get_output_directory())
+
+    def temp_dir(self) -> Path:
+        return Path(self._paths.get_temp_directory())
+
+    def progress(self, value: int, total: int, preview: "Image.Image | None" = None) -> None:
+        self.check_cancelled()
+        shown = ("JPEG", preview, None) if preview is not None else None
+        self._utils.ProgressBar(total).update_absolute(value, total, shown)
+
+    def check_cancelled(self) -> None:
+        self._management.throw_exception_if_processing_interrupted()
+
+
+_current: ContextVar[Surroundings] = ContextVar("wuerstchen_surroundings")
+
+
+def surroundings() -> Surroundings:
+    """The host's, where one runs the node; else ComfyUI's; else plain ones."""
+    current = _current.get(None)
+    if current is not None:
+        return current
+    return ComfySurroundings() if inside_comfyui() else PlainSurroundings()
+
+
+@contextmanager
+def use(given: Surroundings) -> Iterator[None]:
+    """Makes `given` the surroundings of the code inside."""
+    token = _current.set(given)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def inside_comfyui() -> bool:
+    """Whether ComfyUI itself has been started in this process."""
+    return "comfy.model_management" in sys.modules and "folder_paths" in sys.modules
+
+
+def step_callback() -> Callback:
+    """The samplers' callback: progress and cancel after each step."""
+    around = surroundings()
+
+    def report(info: StepInfo) -> None:
+        around.progress(info.step + 1, info.steps)
+
+    return report
+
+
+def weight_roots() -> list[Path]:
+    """Where folders of weights are looked for, best first; the bundled demo comes last."""
+    return [*surroundings().models_dirs(MODELS_FOLDER), BUNDLED_MODELS]

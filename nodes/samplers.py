@@ -1,0 +1,234 @@
+"""The samplers of Stage C and Stage B."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..wuerstchen_core.errors import WireError
+from ..wuerstchen_core.generate import SamplerSettings, sample_stage_b, sample_stage_c
+from ..wuerstchen_core.sampling import SAMPLERS
+from ..wuerstchen_core.schedule import SCHEDULERS
+from ..wuerstchen_core.stage_b import StageB
+from ..wuerstchen_core.stage_c import StageC
+from . import runtime
+from .latent import Latent, like, noise_for, samples_of
+from .parts import Part
+from .text import Conditioning
+
+CATEGORY = "Würstchen/sampling"
+
+
+def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The widgets of both samplers, with each stage's own defaults."""
+    return {
+        "seed": (
+            "INT",
+            {
+                "default": 0,
+                "min": 0,
+                "max": 2**64 - 1,
+                "control_after_generate": True,
+                "tooltip": "Picture i of a batch is seeded with seed + i, so it can be made again "
+                "alone.",
+            },
+        ),
+        "steps": (
+            "INT",
+            {"default": steps, "min": 1, "max": 1000, "tooltip": "Calls of the model."},
+        ),
+        "cfg": (
+            "FLOAT",
+            {
+                "default": cfg,
+                "min": 0.0,
+                "max": 100.0,
+                "step": 0.1,
+                "round": 0.01,
+                "tooltip": "Guidance scale: how strongly to follow the text. 1 or less turns it "
+                "off, which halves the work.",
+            },
+        ),
+        "sampler_name": (
+            "COMBO",
+            {
+                "options": list(SAMPLERS),
+                "default": "ddpm",
+                "tooltip": "ddpm is the reference; ddim and dpmpp_2m add no noise on the way.",
+            },
+        ),
+        "scheduler": (
+            "COMBO",
+            {
+                "options": list(SCHEDULERS),
+                "default": scheduler,
+                "tooltip": "Where the steps lie. default: two thirds of them in the noisiest "
+                "third (29 is the published list); notebook: the original's 20 + 10; uniform: "
+                "evenly.",
+            },
+        ),
+        "denoise": (
+            "FLOAT",
+            {
+                "default": 1.0,
+                "min": 0.0,
+                "max": 1.0,
+                "step": 0.01,
+                "tooltip": "1 starts from noise; less starts from latent_image and changes it "
+                "that much; 0 keeps it.",
+            },
+        ),
+    }
+
+
+def _states(conditioning: Conditioning | None, name: str) -> Tensor | None:
+    """The text states of a conditioning: B×T×D, or None when nothing is wired."""
+    if conditioning is None:
+        return None
+    if len(conditioning) != 1:
+        raise WireError(
+            f"`{name}` holds {len(conditioning)} conditionings; the Würstchen samplers read one. "
+            "Use Conditioning (Average) or (Concat) instead of (Combine)."
+        )
+    return conditioning[0][0]
+
+
+class StageCSampler:
+    """Text -> Stage C latent."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Stage C, the prior: from text to the small latent that decides what the picture shows."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen prior", "ksampler", "stage c"]
+    RETURN_TYPES = ("LATENT",)
+    RETURN_NAMES = ("stage_c_latent",)
+    OUTPUT_TOOLTIPS = ("The Stage C latent, batch×16×height×width; Stage B reads it.",)
+    FUNCTION = "sample"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        widgets = _settings(steps=29, cfg=4.0, scheduler="default")
+        return {
+            "required": {
+                "stage_c": ("WUERSTCHEN_STAGE_C", {"tooltip": "From a Würstchen loader."}),
+                "positive": (
+                    "CONDITIONING",
+                    {"tooltip": "What to show: a text of the prior's text encoder."},
+                ),
+                "latent_image": (
+                    "LATENT",
+                    {
+                        "tooltip": "Size and batch: Würstchen Empty Latent, or for denoise below "
+                        "1 a picture from Würstchen Image Encode."
+                    },
+                ),
+                **widgets,
+            },
+            "optional": {
+                "negative": (
+                    "CONDITIONING",
+                    {"tooltip": "What to avoid; wire an empty text if nothing. Read above cfg 1."},
+                ),
+            },
+        }
+
+    def sample(
+        self,
+        stage_c: Part[StageC],
+        positive: Conditioning,
+        latent_image: Latent,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        negative: Conditioning | None = None,
+    ) -> tuple[Latent]:
+        positive_states = _states(positive, "positive")
+        assert positive_states is not None  # a required input
+        samples = sample_stage_c(
+            stage_c.get(),
+            positive_states,
+            _states(negative, "negative"),
+            samples_of(latent_image),
+            noise_for(latent_image, seed),
+            SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
+            runtime.step_callback(),
+        )
+        return (like(latent_image, samples),)
+
+
+class StageBSampler:
+    """Stage C latent -> Stage B latent."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Stage B, the decoder: from the Stage C latent to the latent of the VQGAN. "
+        "A text is optional."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen decoder", "ksampler", "stage b"]
+    RETURN_TYPES = ("LATENT",)
+    RETURN_NAMES = ("stage_b_latent",)
+    OUTPUT_TOOLTIPS = ("The Stage B latent, batch×4×height×width; Stage A decodes it.",)
+    FUNCTION = "sample"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        widgets = _settings(steps=12, cfg=0.0, scheduler="uniform")
+        return {
+            "required": {
+                "stage_b": ("WUERSTCHEN_STAGE_B", {"tooltip": "From a Würstchen loader."}),
+                "stage_c_latent": (
+                    "LATENT",
+                    {"tooltip": "What the picture shows: from Stage C, or Würstchen Image Encode."},
+                ),
+                **widgets,
+            },
+            "optional": {
+                "positive": (
+                    "CONDITIONING",
+                    {"tooltip": "A text of the decoder's text encoder; may stay unwired."},
+                ),
+                "negative": (
+                    "CONDITIONING",
+                    {"tooltip": "What to avoid; read above cfg 1."},
+                ),
+                "latent_image": (
+                    "LATENT",
+                    {"tooltip": "For denoise below 1: a picture from Würstchen Stage A Encode."},
+                ),
+            },
+        }
+
+    def sample(
+        self,
+        stage_b: Part[StageB],
+        stage_c_latent: Latent,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        latent_image: Latent | None = None,
+    ) -> tuple[Latent]:
+        samples = sample_stage_b(
+            stage_b.get(),
+            samples_of(stage_c_latent),
+            _states(positive, "positive"),
+            _states(negative, "negative"),
+            None if latent_image is None else samples_of(latent_image),
+            noise_for(stage_c_latent, seed),
+            SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
+            runtime.step_callback(),
+        )
+        return (like(stage_c_latent, samples),)
+
+
+NODES = {
+    "WuerstchenStageCSampler": (StageCSampler, "Würstchen Stage C Sampler"),
+    "WuerstchenStageBSampler": (StageBSampler, "Würstchen Stage B Sampler"),
+}

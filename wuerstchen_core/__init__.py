@@ -1,0 +1,1 @@
+"""Würstchen v2 in plain torch: networks, sampling, checkpoints, training."""

@@ -1,0 +1,29 @@
+"""Small named errors. Each message says what came, what is expected and what to do next."""
+
+
+class WuerstchenError(ValueError):
+    """Base of every error that a user's input can cause."""
+
+
+class CheckpointError(WuerstchenError):
+    """A file or folder of weights cannot be used."""
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A readable file that holds something else: another model or another stage."""
+
+
+class MissingPartError(CheckpointError):
+    """A folder lacks a part that was asked for."""
+
+
+class SettingError(WuerstchenError):
+    """A setting (steps, strength, size, sampler name, …) is outside what is possible."""
+
+
+class WireError(WuerstchenError):
+    """A value on the wrong wire: wrong channels, width or rank for this stage."""
+
+
+class Cancelled(BaseException):
+    """The user cancelled. Like KeyboardInterrupt, no `except Exception` swallows it."""

@@ -1,0 +1,31 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+PARTIAL_PREFIX = ".partial-"
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; renames it into place on success, else removes it.
+
+    A process killed in between leaves only a hidden `.partial-*` file (see `remove_partials`).
+    """
+    partial = path.with_name(f"{PARTIAL_PREFIX}{uuid4().hex}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what a killed process left of `write_atomically` directly in `folder`."""
+    for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""What Stage B and Stage C share: norms, GRN, timestep block and attention.
+
+Activations are channels-last, B×H×W×C, so that linears, norms and attention read them without a
+permute; a depthwise convolution sees the same memory as a channels-last B×C×H×W view.
+Module and parameter names are those of the published diffusers checkpoints.
+Source: diffusers `modeling_wuerstchen_common.py`, dome272/Wuerstchen `modules.py`.
+"""
+
+import math
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# The namespace that layer classes come from: `torch.nn`, or ComfyUI's `comfy.ops` classes.
+Ops: TypeAlias = ModuleType | type[Any]
+
+# One attention block's keys and values of the text, each B×heads×T×head_dim.
+KeyValue: TypeAlias = tuple[Tensor, Tensor]
+
+
+def nchw(x: Tensor) -> Tensor:
+    """B×H×W×C -> B×C×H×W, a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """B×C×H×W -> B×H×W×C, a view (free of copies when x is channels-last in memory)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def timestep_embedding(t: Tensor, width: int, max_positions: int = 10_000) -> Tensor:
+    """Sine and cosine embedding of times in [0, 1]: B -> B×width, always in float32.
+
+    float32 matters: in half precision 10 000·t is off by up to 31 radians.
+    """
+    half = width // 2
+    scale = -math.log(max_positions) / (half - 1)
+    frequencies = torch.arange(half, device=t.device, dtype=torch.float32).mul(scale).exp()
+    phase = (t.float() * max_positions)[:, None] * frequencies[None, :]
+    embedding = torch.cat([phase.sin(), phase.cos()], dim=1)
+    return F.pad(embedding, (0, width % 2))
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the last dimension, without learned scale or shift, eps 1e-6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Divides every channel by its share of the image's energy (ConvNeXt V2, section 3.2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The sum of squares over a whole image overflows float16, so it is taken in float32.
+        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+        share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
+        scale = (self.gamma * share + 1).to(x.dtype)
+        return torch.addcmul(self.beta.to(x.dtype), x, scale)
+
+
+class ResBlock(nn.Module):
+    """Depthwise convolution, norm, and a channelwise MLP with GRN; adds its input.
+
+    `skip_channels` extra channels (the U-net's skip, the image embedding) join after the norm,
+    where they are read by the MLP only (diffusers `ResBlockStageB`; none in Stage C).
+    """
+
+    def __init__(
+        self, channels: int, skip_channels: int, kernel_size: int, dropout: float, ops: Ops
+    ) -> None:
+        super().__init__()
+        self.depthwise = ops.Conv2d(
+            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels
+        )
+        self.norm = ChannelNorm()
+        self.channelwise = nn.Sequential(
+            ops.Linear(channels + skip_channels, channels * 4),
+            nn.GELU(),
+            GlobalResponseNorm(channels * 4),
+            nn.Dropout(dropout),
+            ops.Linear(channels * 4, channels),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        h = self.norm(nhwc(self.depthwise(nchw(x))))
+        if skip is not None:
+            h = torch.cat([h, skip], dim=-1)
+        return x + self.channelwise(h)
+
+
+class TimestepBlock(nn.Module):
+    """Scales and shifts every channel by a linear map of the timestep embedding."""
+
+    def __init__(self, channels: int, timestep_channels: int, ops: Ops) -> None:
+        super().__init__()
+        self.mapper = ops.Linear(timestep_channels, channels * 2)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        scale, shift = self.mapper(timestep.to(x.dtype))[:, None, None].chunk(2, dim=-1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with biases everywhere; keys and values may be given."""
+
+    def __init__(self, channels: int, heads: int, dropout: float, ops: Ops) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = ops.Linear(channels, channels)
+        self.to_k = ops.Linear(channels, channels)
+        self.to_v = ops.Linear(channels, channels)
+        self.to_out = nn.ModuleList([ops.Linear(channels, channels), nn.Dropout(dropout)])
+
+    def key_value(self, tokens: Tensor) -> KeyValue:
+        return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
+
+    def forward(self, tokens: Tensor, extra: KeyValue | None) -> Tensor:
+        """tokens: B×N×C attend to themselves first, then to `extra` keys and values."""
+        key, value = self.key_value(tokens)
+        if extra is not None:
+            key = torch.cat([key, extra[0].to(key.dtype)], dim=2)
+            value = torch.cat([value, extra[1].to(value.dtype)], dim=2)
+        mixed = F.scaled_dot_product_attention(self._split(self.to_q(tokens)), key, value)
+        out, dropout = self.to_out
+        return dropout(out(mixed.transpose(1, 2).flatten(2)))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B×heads×N×head_dim
+
+
+class AttnBlock(nn.Module):
+    """Image tokens attend to themselves and to the mapped text; adds its input."""
+
+    def __init__(
+        self, channels: int, text_channels: int, heads: int, dropout: float, ops: Ops
+    ) -> None:
+        super().__init__()
+        self.norm = ChannelNorm()
+        self.attention = Attention(channels, heads, dropout, ops)
+        self.kv_mapper = nn.Sequential(nn.SiLU(), ops.Linear(text_channels, channels))
+
+    def text_key_value(self, text: Tensor) -> KeyValue:
+        """text: B×T×text_channels, already mapped. The same at every step: compute it once."""
+        return self.attention.key_value(self.kv_mapper(text))
+
+    def forward(self, x: Tensor, text: KeyValue | None) -> Tensor:
+        tokens = self.norm(x).flatten(1, 2)  # row-major H·W tokens
+        return x + self.attention(tokens, text).unflatten(1, x.shape[1:3])
+
+
+class ChannelNorm2d(ChannelNorm):
+    """The same norm for B×C×H×W."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nchw(super().forward(nhwc(x)))
+
+
+def in_float32(head: nn.Module, x: Tensor) -> Tensor:
+    """Runs an output head in float32, whatever dtype surrounds it.
+
+    The heads' results are divided by small numbers (1 − b, sigmoid(b)), which turns half
+    precision's rounding into visible noise.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return head(x.float())

@@ -1,0 +1,233 @@
+"""Stage B, the decoder: Stage C's latent (and text) -> the 4×H×W latent of Stage A.
+
+A U-net whose blocks read the image embedding at their own resolution.
+Sources: diffusers `modeling_wuerstchen_diffnext.py`; dome272/Wuerstchen `modules.py` (`DiffNeXt`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers import (
+    AttnBlock,
+    ChannelNorm,
+    ChannelNorm2d,
+    KeyValue,
+    Ops,
+    ResBlock,
+    TimestepBlock,
+    in_float32,
+    nchw,
+    nhwc,
+    timestep_embedding,
+)
+from .resize import resize_bicubic
+
+# Stage A's latent = VQ_SCALE × what Stage B gives (published `scale_factor`). Wires carry the former.
+VQ_SCALE = 0.3764
+
+
+@dataclass(frozen=True)
+class StageBConfig:
+    """Field names and defaults of the published `config.json`."""
+
+    c_in: int = 4
+    c_out: int = 4
+    c_r: int = 64  # timestep embedding width
+    patch_size: int = 2
+    c_cond: int = 1024  # width of the mapped text and of the mapped image embedding
+    c_hidden: tuple[int, ...] = (320, 640, 1280, 1280)
+    nhead: tuple[int, ...] = (-1, 10, 20, 20)
+    blocks: tuple[int, ...] = (4, 4, 14, 4)
+    level_config: tuple[str, ...] = ("CT", "CTA", "CTA", "CTA")
+    inject_effnet: tuple[bool, ...] = (False, True, True, True)
+    effnet_embd: int = 16  # channels of the image embedding
+    clip_embd: int = 1024  # width of the text states
+    kernel_size: int = 3
+    dropout: float | tuple[float, ...] = 0.1
+
+    @property
+    def level_dropout(self) -> tuple[float, ...]:
+        if isinstance(self.dropout, tuple):
+            return self.dropout
+        return (self.dropout,) * len(self.c_hidden)
+
+    @property
+    def size_multiple(self) -> int:
+        """The latent's sides must be multiples of this: the patch and one halving a level."""
+        return self.patch_size * 2 ** (len(self.c_hidden) - 1)
+
+
+@dataclass(frozen=True)
+class StageBContext:
+    """All that Stage B reads beside the latent; the same at every step.
+
+    text: keys and values of each attention block, empty when there is no text.
+    embedding: one B×H×W×E map a level, down then up; None where a level reads none.
+    """
+
+    text: list[KeyValue]
+    embedding: list[Tensor | None]
+
+
+class StageB(nn.Module):
+    """Predicts the noise eps in a Stage B latent.
+
+    `folded` networks read the resized 16-channel embedding itself: the 1×1 `effnet_mappers` are
+    multiplied into the linears that follow them (`fold.py`), exact to rounding.
+    """
+
+    def __init__(self, config: StageBConfig, folded: bool = False, ops: Ops = nn) -> None:
+        super().__init__()
+        self.config = config
+        self.folded = folded
+        hidden, levels = config.c_hidden, range(len(config.c_hidden))
+        inject = [*config.inject_effnet, *reversed(config.inject_effnet)]
+
+        self.clip_mapper = ops.Linear(config.clip_embd, config.c_cond)
+        self.seq_norm = ChannelNorm()
+        if not folded:
+            self.effnet_mappers = nn.ModuleList(
+                ops.Conv2d(config.effnet_embd, config.c_cond, 1) if used else None  # type: ignore[misc]
+                for used in inject
+            )
+        self.embedding = nn.Sequential(
+            nn.PixelUnshuffle(config.patch_size),
+            ops.Conv2d(config.c_in * config.patch_size**2, hidden[0], 1),
+            ChannelNorm2d(),
+        )
+        self.down_blocks = nn.ModuleList(self._down_level(i, ops) for i in levels)
+        self.up_blocks = nn.ModuleList(self._up_level(i, ops) for i in reversed(levels))
+        self.clf = nn.Sequential(
+            ChannelNorm2d(),
+            ops.Conv2d(hidden[0], 2 * config.c_out * config.patch_size**2, 1),
+            nn.PixelShuffle(config.patch_size),
+        )
+
+    def _down_level(self, i: int, ops: Ops) -> nn.ModuleList:
+        hidden = self.config.c_hidden
+        level = nn.ModuleList()
+        if i > 0:
+            down = ops.Conv2d(hidden[i - 1], hidden[i], kernel_size=2, stride=2)
+            level.append(nn.Sequential(ChannelNorm2d(), down))
+        for _ in range(self.config.blocks[i]):
+            level.extend(self._group(i, 0, ops))
+        return level
+
+    def _up_level(self, i: int, ops: Ops) -> nn.ModuleList:
+        hidden = self.config.c_hidden
+        level = nn.ModuleList()
+        for j in range(self.config.blocks[i]):
+            reads_skip = j == 0 and i < len(hidden) - 1
+            level.extend(self._group(i, hidden[i] if reads_skip else 0, ops))
+        if i > 0:
+            up = ops.ConvTranspose2d(hidden[i], hidden[i - 1], kernel_size=2, stride=2)
+            level.append(nn.Sequential(ChannelNorm2d(), up))
+        return level
+
+    def _group(self, i: int, skip: int, ops: Ops) -> Iterator[nn.Module]:
+        """One repetition of level i's letters: C(onvolution), T(imestep), A(ttention)."""
+        config = self.config
+        c, dropout = config.c_hidden[i], config.level_dropout[i]
+        if config.inject_effnet[i]:
+            embedding = config.effnet_embd if self.folded else config.c_cond
+        else:
+            embedding = 0
+        for position, letter in enumerate(config.level_config[i]):
+            if letter == "C":
+                skip_here = skip if position == 0 else 0
+                yield ResBlock(c, skip_here + embedding, config.kernel_size, dropout, ops)
+            elif letter == "T":
+                yield TimestepBlock(c, config.c_r, ops)
+            elif letter == "A":
+                yield AttnBlock(c, config.c_cond, config.nhead[i], dropout, ops)
+            else:
+                raise ValueError(f"level_config has the letter {letter!r}; C, T and A are known.")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.clip_mapper.weight.dtype
+
+    def float32_modules(self) -> tuple[nn.Module, ...]:
+        """Modules whose weights stay float32 when the rest is cast down."""
+        return (self.clf,)
+
+    def prepare(
+        self, embedding: Tensor, size: tuple[int, int], text: Tensor | None = None
+    ) -> StageBContext:
+        """What all steps share: text keys and values, and the embedding resized for each level.
+
+        embedding: B×effnet_embd×h×w in embedding space; size: (H, W) of the Stage B latent;
+        text: B×T×clip_embd or None, then blocks attend to the image alone.
+        """
+        keys: list[KeyValue] = []
+        if text is not None:
+            mapped = self.seq_norm(self.clip_mapper(text.to(self.dtype)))
+            levels = (*self.down_blocks, *self.up_blocks)
+            blocks = (b for level in levels for b in level)  # type: ignore[union-attr]
+            keys = [b.text_key_value(mapped) for b in blocks if isinstance(b, AttnBlock)]
+        return StageBContext(keys, list(self._embedding_maps(embedding, size)))
+
+    def _embedding_maps(self, embedding: Tensor, size: tuple[int, int]) -> Iterator[Tensor | None]:
+        count = len(self.config.c_hidden)
+        for index in range(2 * count):
+            level = index if index < count else 2 * count - 1 - index
+            if not self.config.inject_effnet[level]:
+                yield None
+                continue
+            cell = self.config.patch_size * 2**level
+            resized = resize_bicubic(embedding.float(), (size[0] // cell, size[1] // cell))
+            resized = resized.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            yield nhwc(resized if self.folded else self.effnet_mappers[index](resized))
+
+    def heads(self, x: Tensor, t: Tensor, context: StageBContext) -> tuple[Tensor, Tensor]:
+        """The two output heads (a, b), each B×c_out×H×W float32; b in (0.001, 0.999).
+
+        x: B×c_in×H×W (unit variance at t = 1), H and W multiples of `config.size_multiple`;
+        t: B times in [0, 1], 1 = pure noise.
+        """
+        timestep = timestep_embedding(t, self.config.c_r)
+        text = iter(context.text)
+        maps = iter(context.embedding)
+        h = nhwc(self.embedding(x.to(self.dtype)))
+
+        outputs: list[Tensor] = []
+        for level in self.down_blocks:
+            h = _run_level(level, h, timestep, text, next(maps), None)  # type: ignore[arg-type]
+            outputs.append(h)
+        outputs.pop()  # the deepest level's output goes on as h itself
+        for i, level in enumerate(self.up_blocks):
+            skip = outputs.pop() if i > 0 else None
+            h = _run_level(level, h, timestep, text, next(maps), skip)  # type: ignore[arg-type]
+
+        a, b = in_float32(self.clf, nchw(h)).chunk(2, dim=1)
+        return a, b.sigmoid() * (1 - 2e-3) + 1e-3
+
+    def forward(self, x: Tensor, t: Tensor, context: StageBContext) -> Tensor:
+        """The predicted noise eps, B×c_out×H×W float32; arguments as in `heads`."""
+        a, b = self.heads(x, t, context)
+        return (x.float() - a) / b
+
+
+def _run_level(
+    level: Sequence[nn.Module],
+    h: Tensor,
+    timestep: Tensor,
+    text: Iterator[KeyValue],
+    embedding: Tensor | None,
+    skip: Tensor | None,
+) -> Tensor:
+    for block in level:
+        if isinstance(block, ResBlock):
+            extra = [part for part in (skip, embedding) if part is not None]
+            h = block(h, torch.cat(extra, dim=-1) if extra else None)
+            skip = None  # only a level's first block reads the skip
+        elif isinstance(block, TimestepBlock):
+            h = block(h, timestep)
+        elif isinstance(block, AttnBlock):
+            h = block(h, next(text, None))
+        else:  # down- or upsampling
+            h = nhwc(block(nchw(h)))
+    return h

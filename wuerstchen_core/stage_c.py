@@ -1,0 +1,107 @@
+"""Stage C, the prior: text -> the 16×h×w latent that holds the picture's content.
+
+Sources: diffusers `modeling_wuerstchen_prior.py`; dome272/Wuerstchen `modules.py` (`Prior`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers import (
+    AttnBlock,
+    ChannelNorm2d,
+    KeyValue,
+    Ops,
+    ResBlock,
+    TimestepBlock,
+    in_float32,
+    nchw,
+    nhwc,
+    timestep_embedding,
+)
+
+
+@dataclass(frozen=True)
+class StageCConfig:
+    """Field names and defaults of the published `config.json` (class defaults, not v2's values)."""
+
+    c_in: int = 16  # latent channels
+    c: int = 1280  # width; 1536 in the released weights
+    c_cond: int = 1024  # text width: 1280 (CLIP-bigG) in v2, 1024 (CLIP-H) in v1
+    c_r: int = 64  # timestep embedding width
+    depth: int = 16  # 32 in the released weights
+    nhead: int = 16  # 24 in the released weights
+    dropout: float = 0.1
+
+
+class StageC(nn.Module):
+    """Predicts the noise eps in a Stage C latent."""
+
+    def __init__(self, config: StageCConfig, ops: Ops = nn) -> None:
+        super().__init__()
+        self.config = config
+        c = config.c
+        self.projection = ops.Conv2d(config.c_in, c, 1)
+        self.cond_mapper = nn.Sequential(
+            ops.Linear(config.c_cond, c), nn.LeakyReLU(0.2), ops.Linear(c, c)
+        )
+        self.blocks = nn.ModuleList()
+        for _ in range(config.depth):
+            self.blocks.append(ResBlock(c, 0, 3, config.dropout, ops))
+            self.blocks.append(TimestepBlock(c, config.c_r, ops))
+            self.blocks.append(AttnBlock(c, c, config.nhead, config.dropout, ops))
+        self.out = nn.Sequential(ChannelNorm2d(), ops.Conv2d(c, config.c_in * 2, 1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.projection.weight.dtype
+
+    def float32_modules(self) -> tuple[nn.Module, ...]:
+        """Modules whose weights stay float32 when the rest is cast down."""
+        return (self.out,)
+
+    def prepare(self, text: Tensor) -> list[KeyValue]:
+        """Every block's text keys and values; text: B×T×c_cond. Independent of the step."""
+        mapped = self.cond_mapper(text.to(self.dtype))
+        return [b.text_key_value(mapped) for b in self.blocks if isinstance(b, AttnBlock)]
+
+    def heads(self, x: Tensor, t: Tensor, text: Sequence[KeyValue]) -> tuple[Tensor, Tensor]:
+        """The two output heads (a, b), each B×c_in×h×w float32, before the division.
+
+        x: B×c_in×h×w in the prior's own space z (unit variance at t = 1); t: B times in [0, 1],
+        1 = pure noise; text: what `prepare` gave.
+        """
+        timestep = timestep_embedding(t, self.config.c_r)
+        text_of_block = iter(text)
+        h = nhwc(self.projection(x.to(self.dtype)))
+        for block in self.blocks:
+            if isinstance(block, AttnBlock):
+                h = block(h, next(text_of_block))
+            elif isinstance(block, TimestepBlock):
+                h = block(h, timestep)
+            else:
+                h = block(h)
+        a, b = in_float32(self.out, nchw(h)).chunk(2, dim=1)
+        return a, b
+
+    def forward(self, x: Tensor, t: Tensor, text: Sequence[KeyValue]) -> Tensor:
+        """The predicted noise eps, B×c_in×h×w float32; arguments as in `heads`."""
+        a, b = self.heads(x, t, text)
+        return (x.float() - a) / ((1 - b).abs() + 1e-5)
+
+
+# The prior samples z of unit variance; everything else uses the image encoder's own scale
+# (published `latent_mean` and `latent_std`).
+LATENT_MEAN, LATENT_STD = 42.0, 1.0
+
+
+def to_embedding(z: Tensor) -> Tensor:
+    """The prior's space -> embedding space: e = 42 z - 1."""
+    return z * LATENT_MEAN - LATENT_STD
+
+
+def from_embedding(embedding: Tensor) -> Tensor:
+    """Embedding space -> the prior's space: z = (e + 1) / 42."""
+    return (embedding + LATENT_STD) / LATENT_MEAN

@@ -1,0 +1,103 @@
+"""The demo checkpoint from nothing: stage after stage, each resumable, then the folder of weights."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ...checkpoints import save_network, save_text_encoder, write_pipeline_indexes
+from ...errors import SettingError
+from ...stage_a import StageA
+from ...stage_b import StageB
+from ...stage_c import StageC
+from ...text_encoder import TextEncoder
+from ..loop import Task, averaged, train
+from .cache import Cache, build_cache
+from .configs import CACHED_LATENTS, CACHED_SCENES, SETTINGS, STAGE_A, STAGE_B, STAGE_C
+from .encoder import EncoderAndPainter, EncoderTask
+from .stage_a import StageATask
+from .stage_b import StageBTask
+from .stage_c import StageCTask
+from .text import TextTask
+from .tokenizer import build_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One folder of work: a folder a stage (checkpoint, log, plots, sheets), tokenizer and cache."""
+
+    work: Path
+
+    def run(self, stages: Sequence[str] = tuple(SETTINGS), steps: int | None = None) -> None:
+        """Trains the named stages in order, from where they stopped.
+
+        steps: another length for all of them, for trying things out. Raises SettingError for an
+        unknown stage, or one that needs a stage not trained yet.
+        """
+        for name in stages:
+            if name not in SETTINGS:
+                known = ", ".join(SETTINGS)
+                raise SettingError(f"there is no stage {name!r} to train; choose of {known}.")
+            settings = SETTINGS[name]
+            torch.manual_seed(settings.seed)
+            if steps is not None:
+                settings = replace(settings, steps=steps)
+            train(self._tasks[name](), settings, self.work / name)
+
+    def export(self, folder: Path) -> None:
+        """Writes the averaged weights in the published layout, float16."""
+        decoder, prior = folder / "wuerstchen", folder / "wuerstchen-prior"
+        save_network(averaged(self.work / "stage_c", StageC(STAGE_C)), prior / "prior")
+        save_network(averaged(self.work / "stage_b", StageB(STAGE_B)), decoder / "decoder")
+        save_network(self.stage_a, decoder / "vqgan")
+        save_network(self.image_encoder.encoder, folder / "EfficientNetEncoder")
+        save_text_encoder(self.text_encoder("prior"), prior)
+        save_text_encoder(self.text_encoder("decoder"), decoder)
+        write_pipeline_indexes(folder)
+
+    @property
+    def _tasks(self) -> dict[str, Callable[[], Task]]:
+        return {
+            "stage_a": StageATask,
+            "text": lambda: TextTask(self.tokenizer),
+            "image_encoder": EncoderTask,
+            "stage_b": lambda: StageBTask(
+                self.cache, self.stage_a, self.image_encoder.encoder, self.text_encoder("decoder")
+            ),
+            "stage_c": lambda: StageCTask(
+                self.cache, self.text_encoder("prior"), self.image_encoder
+            ),
+        }
+
+    @cached_property
+    def tokenizer(self) -> Path:
+        folder = self.work / "tokenizer"
+        build_tokenizer(folder)
+        return folder
+
+    @cached_property
+    def stage_a(self) -> StageA:
+        return averaged(self.work / "stage_a", StageA(STAGE_A))
+
+    @cached_property
+    def image_encoder(self) -> EncoderAndPainter:
+        return averaged(self.work / "image_encoder", EncoderAndPainter())
+
+    @cached_property
+    def cache(self) -> Cache:
+        path = self.work / "cache.safetensors"
+        encoder = self.image_encoder.encoder
+        return build_cache(path, self.stage_a, encoder, CACHED_SCENES, CACHED_LATENTS)
+
+    def text_encoder(self, role: str) -> TextEncoder:
+        """The trained tower of "prior" or "decoder" with the tokenizer."""
+        readers = averaged(self.work / "text", TextTask(self.tokenizer).network)[role]
+        tower = readers.tower
+        assert isinstance(tower, CLIPTextModel)
+        return TextEncoder(CLIPTokenizer.from_pretrained(self.tokenizer), tower)
