@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -14,34 +13,14 @@ import torch
 from .cache import CacheLimits, OutputCache
 from .declarations import NodeRegistry, Prompt
 from .folders import Folders
+from .instances import Instances
 from .messages import OnEvent
-from .run import Run, RunResult
-
-__all__ = ["Executor", "RunResult"]
+from .report import RunResult
+from .run import Run
 
 
 def _ignore(kind: str, data: dict[str, Any]) -> None:
     """The default listener."""
-
-
-@dataclass
-class Instances:
-    """Node objects, one per node id and class, kept as long as prompts have that node."""
-
-    made: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    def get(self, node_id: str, class_type: str, make: Callable[[], Any]) -> Any:
-        key = (node_id, class_type)
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
-
-    def keep_only(self, prompt: Prompt) -> None:
-        self.made = {
-            (node_id, class_type): instance
-            for (node_id, class_type), instance in self.made.items()
-            if node_id in prompt and prompt[node_id]["class_type"] == class_type
-        }
 
 
 class Executor:
@@ -90,4 +69,4 @@ class Executor:
     def free(self) -> None:
         """Forgets every cached output and node object."""
         self.cache.clear()
-        self._instances.made = {}
+        self._instances.clear()

@@ -40,12 +40,8 @@ class HostSurroundings:
     on_progress: ProgressHook | None = None
 
     def models_dirs(self, kind: str) -> list[Path]:
-        return [
-            folder
-            for root in self.folders.models
-            for folder in (root / kind, root)
-            if folder.is_dir()
-        ]
+        # One set of folders for every kind: what a file is comes from its keys.
+        return [folder for folder in self.folders.models if folder.is_dir()]
 
     def input_dir(self) -> Path:
         return self.folders.input

@@ -93,9 +93,7 @@ def _from_png(path: Path, nodes: Nodes) -> GraphFile:
     return _from_parts(prompt if _is_prompt(prompt) else None, workflow, nodes)
 
 
-def _from_parts(
-    prompt: Prompt | None, workflow: dict[str, Any] | None, nodes: Nodes
-) -> GraphFile:
+def _from_parts(prompt: Prompt | None, workflow: dict[str, Any] | None, nodes: Nodes) -> GraphFile:
     if prompt is None:
         assert workflow is not None
         converted = convert_workflow(workflow, nodes)
@@ -137,7 +135,12 @@ def _is_prompt(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and bool(content)
-        and all(isinstance(node, dict) and "class_type" in node for node in content.values())
+        and all(
+            isinstance(node, dict)
+            and isinstance(node.get("class_type"), str)
+            and isinstance(node.get("inputs", {}), dict)
+            for node in content.values()
+        )
     )
 
 

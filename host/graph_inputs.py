@@ -62,7 +62,7 @@ def list_inputs(prompt: Prompt, nodes: Nodes) -> list[GraphInput]:
     found = []
     for node_id, node in prompt.items():
         node_class = nodes.classes.get(node["class_type"])
-        if node_class is None or not isinstance(node["inputs"], dict):
+        if node_class is None:
             continue
         files = getattr(node_class, "FILE_INPUTS", frozenset())
         for spec in Declaration(node_class).widgets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,13 +64,15 @@ def gather_inputs(
                 inputs[name] = sockets[slot]
         elif spec is not None:
             inputs[name] = [unwrapped(value)]
-    hidden = {
-        "PROMPT": graph.get_original_prompt(),
-        "DYNPROMPT": graph,
-        "EXTRA_PNGINFO": extra_data.get("extra_pnginfo"),
-        "UNIQUE_ID": node_id,
+    hidden: dict[str, Callable[[], Any]] = {
+        # A copy: some nodes change what they are given, but the graph must stay as it is.
+        "PROMPT": lambda: copy.deepcopy(graph.get_original_prompt()),
+        "DYNPROMPT": lambda: graph,
+        "EXTRA_PNGINFO": lambda: extra_data.get("extra_pnginfo"),
+        "UNIQUE_ID": lambda: node_id,
     }
-    inputs |= {name: [hidden.get(kind)] for name, kind in declaration.hidden.items()}
+    for name, kind in declaration.hidden.items():
+        inputs[name] = [hidden[kind]() if kind in hidden else None]
     return inputs, missing
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from threading import Event
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 
 from ..nodes.runtime import use
-from ..wuerstchen_core.errors import Cancelled, WuerstchenError
+from ..wuerstchen_core.errors import Cancelled
 from .cache import NodeOutput, OutputCache
 from .declarations import Declaration, NodeRegistry, Prompt, is_link
 from .dynamic_graph import DynamicGraph
 from .folders import Folders, HostSurroundings
-from .messages import Messages, OnEvent
+from .instances import Instances
+from .messages import OnEvent
 from .node_call import (
     Expansion,
     Inputs,
@@ -30,37 +29,11 @@ from .node_call import (
     read_answers,
     socket_values,
 )
+from .report import Report, RunResult
 from .schedule import Schedule
 from .signatures import Signatures
 
-if TYPE_CHECKING:
-    from .executor import Instances
-
-logger = logging.getLogger(__name__)
-
 BACKGROUND_POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class NodeFailure:
-    """Which node failed and why. It holds no exception, because that would keep frames alive."""
-
-    node_id: str
-    class_type: str
-    message: str
-    error_class: type[BaseException]
-
-
-@dataclass
-class RunResult:
-    """`outputs` and `meta` are what ComfyUI's history holds, by node id."""
-
-    status: Literal["success", "error", "cancelled"]
-    prompt_id: str
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    meta: dict[str, dict[str, Any]] = field(default_factory=dict)
-    executed: list[str] = field(default_factory=list)
-    failure: NodeFailure | None = None
 
 
 class _Failed(Exception):
@@ -88,25 +61,22 @@ class Run:
         self._extra_data = extra_data
         self._cancel = cancel
         self._graph = DynamicGraph(prompt)
-        self._messages = Messages(prompt_id, self._graph, on_event)
+        self._report = Report(prompt_id, self._graph, on_event)
         self._signatures = Signatures(self._graph, registry, self._declaration)
         self._schedule = Schedule(self._graph, self._declaration, self._has_output)
         self._declarations: dict[str, Declaration] = {}
         self._given: dict[str, NodeOutput] = {}
         self._expanded: dict[str, Returned] = {}
-        self._result = RunResult("success", prompt_id)
 
     def execute(self, outputs: Sequence[str]) -> RunResult:
-        self._messages.send_timed("execution_start")
+        self._report.messages.send_timed("execution_start")
         with self._surroundings(None):
             try:
                 asyncio.run(self._run_all(outputs))
-                self._messages.send_timed("execution_success")
+                self._report.messages.send_timed("execution_success")
             except _Failed:
                 pass
-            except WuerstchenError as error:
-                self._fail(outputs[0], error, {})
-        return self._result
+        return self._report.result
 
     async def _run_all(self, outputs: Sequence[str]) -> None:
         tasks: set[asyncio.Task[None]] = set()
@@ -147,7 +117,11 @@ class Run:
             for node_id in self._graph.get_original_prompt()
             if self._signatures.is_signed(node_id) and self._signatures.of(node_id) in self._cache
         ]
-        self._messages.send_timed("execution_cached", nodes=cached)
+        self._report.messages.send_timed("execution_cached", nodes=cached)
+        for node_id in cached:
+            shows_always = getattr(self._class(node_id), "HAS_INTERMEDIATE_OUTPUT", False)
+            if shows_always and node_id not in outputs and self._has_output(node_id):
+                self._report.ui(node_id, self._given[node_id].ui)
         for node_id in outputs:
             self._schedule.add(node_id)
 
@@ -159,7 +133,7 @@ class Run:
                 return
             expanded = self._expanded.pop(node_id, None)
             if expanded is None:
-                self._messages.started(node_id)
+                self._report.messages.started(node_id)
                 declaration = self._declaration(node_id)
                 inputs, missing = gather_inputs(
                     self._graph, node_id, declaration, self._values_of, self._extra_data
@@ -168,7 +142,7 @@ class Run:
                     if await self._asks_for_more(node_id, inputs, missing):
                         return
                     expanded, blocked = await self._call(node_id, inputs)
-                self._report_ui(node_id, expanded.ui)
+                self._report.ui(node_id, expanded.ui)
                 if any(isinstance(call, Expansion) for call in expanded.calls):
                     await self._expand(node_id, expanded)
                     return
@@ -176,11 +150,11 @@ class Run:
                 blocked = False
             self._keep(node_id, expanded, cacheable=not blocked)
         except (Cancelled, KeyboardInterrupt):
-            self._cancelled(node_id)
+            self._report.cancelled(node_id)
             raise _Failed from None
         except Exception as error:
             if type(error).__name__ == "InterruptProcessingException":
-                self._cancelled(node_id)
+                self._report.cancelled(node_id)
             else:
                 self._fail(node_id, error, inputs)
             raise _Failed from None
@@ -218,7 +192,7 @@ class Run:
             blocked = True
             if blocker.message is None:
                 return blocker
-            self._report_block(node_id, blocker.message)
+            self._report.blocked(node_id, blocker.message)
             return type(blocker)(None)
 
         as_lists = bool(getattr(instance, "INPUT_IS_LIST", False))
@@ -258,8 +232,8 @@ class Run:
         self._given[node_id] = output
         if cacheable:
             self._cache.put(self._signatures.of(node_id), output)
-        self._result.executed.append(node_id)
-        self._messages.finished(node_id)
+        self._report.result.executed.append(node_id)
+        self._report.messages.finished(node_id)
         self._schedule.finish(node_id)
 
     def _resolved(self, expansion: Expansion, is_list: tuple[bool, ...]) -> list[list[Any]]:
@@ -271,78 +245,26 @@ class Run:
         ]
 
     def _finish_cached(self, node_id: str) -> None:
-        self._report_ui(node_id, self._given[node_id].ui)
-        self._messages.finished(node_id)
+        self._report.ui(node_id, self._given[node_id].ui)
+        self._report.messages.finished(node_id)
         self._schedule.finish(node_id)
 
-    def _report_ui(self, node_id: str, ui: dict[str, Any] | None) -> None:
-        if ui:
-            self._result.outputs[node_id] = ui
-            self._result.meta[node_id] = self._messages.meta(node_id)
-            self._messages.executed(node_id, ui)
-
-    def _report_block(self, node_id: str, message: str) -> None:
-        self._messages.send_timed(
-            "execution_error",
-            node_id=node_id,
-            node_type=self._graph.get_node(node_id)["class_type"],
-            executed=list(self._result.executed),
-            exception_message=f"Execution Blocked: {message}",
-            exception_type="ExecutionBlocked",
-            traceback=[],
-            current_inputs={},
-            current_outputs=[],
-        )
-
     def _fail(self, node_id: str, error: BaseException, inputs: Inputs) -> None:
-        """Reports the failure on the node of the prompt that a person can see."""
-        real_id = self._graph.get_real_node_id(node_id)
-        class_type = self._graph.get_node(real_id)["class_type"]
-        if isinstance(error, WuerstchenError):
-            logger.info("node %s (%s): %s", real_id, class_type, error)
-        else:
-            logger.error("node %s (%s) failed", real_id, class_type, exc_info=error)
-        message = str(error) or type(error).__name__
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             self._cache.clear()
-            message = f"Out of memory: {message}. Ask for a smaller size or batch."
-        self._result.status = "error"
-        self._result.failure = NodeFailure(real_id, class_type, message, type(error))
-        self._messages.send_timed(
-            "execution_error",
-            node_id=real_id,
-            node_type=class_type,
-            executed=list(self._result.executed),
-            exception_message=f"{message}\n",
-            exception_type=_full_name(type(error)),
-            traceback=[],
-            current_inputs={name: [_described(v) for v in vs] for name, vs in inputs.items()},
-            current_outputs=list(self._given),
-        )
-
-    def _cancelled(self, node_id: str) -> None:
-        real_id = self._graph.get_real_node_id(node_id)
-        self._result.status = "cancelled"
-        self._messages.send_timed(
-            "execution_interrupted",
-            node_id=real_id,
-            node_type=self._graph.get_node(real_id)["class_type"],
-            executed=list(self._result.executed),
-        )
+        self._report.failed(node_id, error, inputs, list(self._given))
 
     def _stop_if_cancelled(self, node_id: str) -> None:
         if self._cancel.is_set():
-            self._cancelled(node_id)
+            self._report.cancelled(node_id)
             raise _Failed
 
-    @contextmanager
-    def _surroundings(self, node_id: str | None) -> Iterator[None]:
+    def _surroundings(self, node_id: str | None) -> AbstractContextManager[None]:
         def step(value: int, total: int, preview: Any) -> None:
             if node_id is not None:
-                self._messages.stepped(node_id, float(value), float(total), preview)
+                self._report.messages.stepped(node_id, float(value), float(total), preview)
 
-        with use(HostSurroundings(self._folders, self._cancel, step)):
-            yield
+        return use(HostSurroundings(self._folders, self._cancel, step))
 
     def _has_output(self, node_id: str) -> bool:
         """Whether the node's outputs are at hand; what the cache knows is pinned for this run."""
@@ -378,17 +300,3 @@ class Run:
         if class_type not in self._declarations:
             self._declarations[class_type] = Declaration(self._registry[class_type])
         return self._declarations[class_type]
-
-
-def _full_name(error_class: type) -> str:
-    if error_class.__module__ == "builtins":
-        return error_class.__qualname__
-    return f"{error_class.__module__}.{error_class.__qualname__}"
-
-
-def _described(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, torch.Tensor):
-        return f"{type(value).__name__} {'×'.join(map(str, value.shape))} {value.dtype}"
-    return type(value).__name__

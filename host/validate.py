@@ -151,9 +151,10 @@ class _NodeChecker:
             else:
                 error = check_value(inputs, spec, ranges=not custom.takes(spec.name))
                 errors += [error] if error else []
-        for name in inputs.keys() - declaration.named.keys():
-            if is_link(inputs[name]) and inputs[name][0] not in self._prompt:
-                errors.append(_unknown_link(name, inputs[name]))
+        for name, value in inputs.items():
+            is_known = name in declaration.named
+            if not is_known and is_link(value) and value[0] not in self._prompt:
+                errors.append(_unknown_link(name, value))
         return errors + custom.check(node_id, inputs, declaration, received_types, bool(errors))
 
     def _check_link(
@@ -173,9 +174,7 @@ class _NodeChecker:
         if origin_id not in self._prompt:
             yield _unknown_link(spec.name, link)
             return
-        offered = getattr(
-            self._registry[self._prompt[origin_id]["class_type"]], "RETURN_TYPES", ()
-        )
+        offered = getattr(self._registry[self._prompt[origin_id]["class_type"]], "RETURN_TYPES", ())
         if not is_finite(slot) or int(slot) != slot or not 0 <= slot < len(offered):
             yield _exception("tuple index out of range", IndexError, spec.name, link)
             return

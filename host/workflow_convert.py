@@ -163,9 +163,7 @@ class _Converter:
             held = _held(values, 0) if isinstance(values, list) else None
             if "value" not in named:
                 return held
-            return WidgetValue(
-                named["value"], (*(held.places if held else ()), (named, "value"))
-            )
+            return WidgetValue(named["value"], (*(held.places if held else ()), (named, "value")))
         if node.is_muted:
             return None
         if node.is_bypassed:
@@ -260,9 +258,7 @@ class _Converter:
 
 def _proxy_list(host: CanvasNode) -> list[tuple[str, str]]:
     listed = (host.raw.get("properties") or {}).get("proxyWidgets") or []
-    return [
-        (str(one[0]), str(one[1])) for one in listed if isinstance(one, list) and len(one) >= 2
-    ]
+    return [(str(one[0]), str(one[1])) for one in listed if isinstance(one, list) and len(one) >= 2]
 
 
 def _held(values: list[Any], index: int) -> WidgetValue | None:

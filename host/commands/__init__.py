@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import run
+from . import run, train
 
-COMMANDS: tuple[ModuleType, ...] = (run,)
+COMMANDS: tuple[ModuleType, ...] = (run, train)

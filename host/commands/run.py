@@ -13,19 +13,20 @@ from typing import Any
 from ...nodes.runtime import use
 from ...wuerstchen_core.errors import CheckpointError, WuerstchenError
 from ..cache import CacheLimits
-from ..executor import Executor, RunResult
+from ..executor import Executor
 from ..folder_lock import clean_output
 from ..folders import Folders, HostSurroundings
 from ..graph_file import GraphFile, load_graph
 from ..graph_inputs import GraphInput, apply_settings, list_inputs
-from ..interrupt import cancel_on_signals
+from ..interrupt import EXIT_CANCELLED, cancel_on_signals
 from ..messages import OnEvent
 from ..problems import describe_problems
 from ..progress_view import ProgressView
 from ..registry import Nodes, default_nodes
+from ..report import RunResult
 from ..validate import validate
 
-DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+DONE, FAILED, BAD_REQUEST = 0, 1, 2
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,8 +45,20 @@ def add_parser(subparsers: Any) -> None:
         dest="settings",
         help='set an input: "prompt=a red star", "Stage C.seed=7", "5.steps=20"',
     )
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), metavar="DIR")
-    parser.add_argument("--input-dir", type=Path, default=Path("input"), metavar="DIR")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("output"),
+        metavar="DIR",
+        help="where files are saved (default: ./output)",
+    )
+    parser.add_argument(
+        "--input-dir",
+        type=Path,
+        default=Path("input"),
+        metavar="DIR",
+        help="where loaders look (default: ./input)",
+    )
     parser.add_argument(
         "--models",
         action="append",
@@ -128,7 +141,7 @@ def _report(result: RunResult, graph: GraphFile, folders: Folders, as_json: bool
     if result.status == "cancelled":
         if not as_json:
             _complain(False, "Cancelled.")
-        return CANCELLED
+        return EXIT_CANCELLED
     if failure is None:
         return DONE
     if not as_json:

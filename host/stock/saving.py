@@ -38,7 +38,9 @@ def save_numbered(root: Path, prefix: str, suffix: str, write: Callable[[Path], 
     try:
         folder = (root / subfolder).resolve()
         if not folder.is_relative_to(root.resolve()):
-            raise SaveError(f"filename_prefix '{prefix}' leads out of its folder; use a plain name.")
+            raise SaveError(
+                f"filename_prefix '{prefix}' leads out of its folder; use a plain name."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
             filename = f"{name}_{_next_number(folder, name):05}_{suffix}"
@@ -53,7 +55,9 @@ def _split_prefix(prefix: str) -> tuple[str, str]:
     path = PurePosixPath(prefix.replace("\\", "/"))
     parts = path.parts
     if not parts or path.is_absolute() or ":" in parts[0] or "\0" in prefix:
-        raise SaveError(f"filename_prefix '{prefix}' must be a name like 'picture' or 'day/picture'.")
+        raise SaveError(
+            f"filename_prefix '{prefix}' must be a name like 'picture' or 'day/picture'."
+        )
     if any(part.startswith(".") for part in parts):
         raise SaveError(f"filename_prefix '{prefix}' must not have parts that start with a dot.")
     return "/".join(parts[:-1]), parts[-1]
