@@ -13,6 +13,14 @@ class ForeignCheckpointError(CheckpointError):
     """A readable file that holds something else: another model or another stage."""
 
 
+class UnreadableCheckpointError(CheckpointError):
+    """No such file, or one that no reader understands: empty, truncated, with code in it, …"""
+
+
+class MismatchedCheckpointError(CheckpointError):
+    """The right kind of weights, but they do not fit: missing tensors, other shapes, other config."""
+
+
 class MissingPartError(CheckpointError):
     """A folder lacks a part that was asked for."""
 

@@ -65,19 +65,20 @@ _TERSE = (
 def caption(attributes: Attributes, rng: random.Random, terse: bool = False) -> str:
     """A random wording that names all five attributes; a terse one leaves some out."""
     template = rng.choice(_TERSE if terse else _TEMPLATES)
-    return template.format(
+    text = template.format(
         size=rng.choice(_SIZES[attributes.size]),
         color=attributes.color,
         shape=rng.choice(_SHAPES[attributes.shape]),
         place=rng.choice(_place_phrases(attributes.place)),
         background=attributes.background,
     )
+    return _with_articles(text)
 
 
 def canonical(attributes: Attributes) -> str:
     """The plain sentence used for evaluation."""
     place = _place_phrases(attributes.place)[0]
-    return (
+    return _with_articles(
         f"a {attributes.size} {attributes.color} {attributes.shape} {place} "
         f"on a {attributes.background} background"
     )
@@ -88,9 +89,13 @@ def vocabulary() -> list[str]:
     texts = [*_TEMPLATES, *_TERSE, *COLORS, *SHAPES, *SIZES, *PLACES]
     texts += [word for words in (*_SIZES.values(), *_SHAPES.values()) for word in words]
     texts += [phrase for place in PLACES for phrase in _place_phrases(place)]
-    texts += [canonical(all_attributes()[0])]
+    texts += ["an", canonical(all_attributes()[0])]
     words = {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"{\w*}", "", text))}
     return sorted(words)
+
+
+def _with_articles(text: str) -> str:
+    return text.replace("a orange", "an orange")
 
 
 def _place_phrases(place: str) -> list[str]:

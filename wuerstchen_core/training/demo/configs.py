@@ -54,14 +54,14 @@ class TextSize:
 PRIOR_TEXT = TextSize(192, 3, 3)
 DECODER_TEXT = TextSize(128, 2, 2)
 
-# Scenes that Stage B and Stage C train on; the first ones also with Stage A latents (for Stage B).
-CACHED_SCENES, CACHED_LATENTS = 32_768, 12_288
+# Encoded scenes that Stage C trains on, and the first ones of them for Stage B.
+CACHED_SCENES, CACHED_LATENTS = 16_384, 8_192
 
 # In the order of training: Stage B and C need the frozen results of those before.
 SETTINGS = {
     "stage_a": TrainSettings(steps=1400, learning_rate=2e-3),
-    "text": TrainSettings(steps=500, autocast=False, probe_every=250),
-    "image_encoder": TrainSettings(steps=1800, learning_rate=2e-3),
-    "stage_b": TrainSettings(steps=6000, ema_decay=0.999),
-    "stage_c": TrainSettings(steps=6000, ema_decay=0.999),
+    "text": TrainSettings(steps=450, autocast=False, probe_every=225),
+    "image_encoder": TrainSettings(steps=2600, learning_rate=2e-3),
+    "stage_b": TrainSettings(steps=6400, ema_decay=0.999),
+    "stage_c": TrainSettings(steps=4700, ema_decay=0.999),
 }

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...checkpoints import save_network, save_text_encoder, write_pipeline_indexes
@@ -16,7 +17,7 @@ from ...stage_b import StageB
 from ...stage_c import StageC
 from ...text_encoder import TextEncoder
 from ..loop import Task, averaged, train
-from .cache import Cache, build_cache
+from .cache import build_cache, shrink
 from .configs import CACHED_LATENTS, CACHED_SCENES, SETTINGS, STAGE_A, STAGE_B, STAGE_C
 from .encoder import EncoderAndPainter, EncoderTask
 from .stage_a import StageATask
@@ -67,13 +68,22 @@ class Recipe:
             "stage_a": StageATask,
             "text": lambda: TextTask(self.tokenizer),
             "image_encoder": EncoderTask,
-            "stage_b": lambda: StageBTask(
-                self.cache, self.stage_a, self.image_encoder.encoder, self.text_encoder("decoder")
-            ),
+            "stage_b": self._stage_b,
             "stage_c": lambda: StageCTask(
-                self.cache, self.text_encoder("prior"), self.image_encoder
+                *self.embeddings, self.text_encoder("prior"), self.image_encoder
             ),
         }
+
+    def _stage_b(self) -> StageBTask:
+        embeddings, classes = self.embeddings
+        return StageBTask(
+            embeddings[:CACHED_LATENTS],
+            self.latents,
+            classes[:CACHED_LATENTS],
+            self.stage_a,
+            self.image_encoder.encoder,
+            self.text_encoder("decoder"),
+        )
 
     @cached_property
     def tokenizer(self) -> Path:
@@ -90,10 +100,16 @@ class Recipe:
         return averaged(self.work / "image_encoder", EncoderAndPainter())
 
     @cached_property
-    def cache(self) -> Cache:
-        path = self.work / "cache.safetensors"
-        encoder = self.image_encoder.encoder
-        return build_cache(path, self.stage_a, encoder, CACHED_SCENES, CACHED_LATENTS)
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """(N×16×6×6, classes N×5) in embedding space."""
+        encoder, path = self.image_encoder.encoder, self.work / "embeddings.safetensors"
+        return build_cache(path, CACHED_SCENES, lambda pictures: encoder(shrink(pictures)))
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """M×4×64×64 in VQ space, of the first M scenes."""
+        path = self.work / "latents.safetensors"
+        return build_cache(path, CACHED_LATENTS, self.stage_a.encode)[0]
 
     def text_encoder(self, role: str) -> TextEncoder:
         """The trained tower of "prior" or "decoder" with the tokenizer."""

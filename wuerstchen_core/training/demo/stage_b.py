@@ -24,7 +24,7 @@ from ..objectives import (
     truncated_snr_weight,
 )
 from ..plots import contact_sheet
-from .cache import Cache, shrink
+from .cache import shrink
 from .captions import caption
 from .configs import PICTURE, STAGE_A, STAGE_B
 from .scenes import attributes_of, draw, sample_scenes
@@ -41,28 +41,32 @@ class StageBTask:
     """The decoder; judged by the PSNR of held-out pictures through encoder, Stage B and Stage A."""
 
     def __init__(
-        self, cache: Cache, stage_a: StageA, encoder: ImageEncoder, text_encoder: TextEncoder
+        self,
+        embeddings: Tensor,
+        latents: Tensor,
+        classes: Tensor,
+        stage_a: StageA,
+        encoder: ImageEncoder,
+        text_encoder: TextEncoder,
     ) -> None:
         torch.manual_seed(0)
         self.network = StageB(STAGE_B)
         initialise_stage_b(self.network)
-        self.cache, self.stage_a, self.text_encoder = cache, stage_a.eval(), text_encoder
+        self.embeddings, self.latents, self.classes = embeddings, latents, classes
+        self.stage_a, self.text_encoder = stage_a.eval(), text_encoder
         generator = torch.Generator().manual_seed(1)
         self.held_out = draw(sample_scenes(16, generator, held_out=True), PICTURE)
         with torch.no_grad():
-            self.embeddings = encoder.eval()(shrink(self.held_out))
+            self.held_out_embeddings = encoder.eval()(shrink(self.held_out))
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.cache.latents), (BATCH,), generator=generator)
-        latents = self.cache.latents[rows].float()
-        x0 = latents / STAGE_A.scale_factor
-        embedding = corrupt_embedding(
-            self.cache.embeddings[rows], generator, strongest=STRONGEST_NOISE
-        )
+        rows = torch.randint(len(self.latents), (BATCH,), generator=generator)
+        x0 = self.latents[rows] / STAGE_A.scale_factor
+        embedding = corrupt_embedding(self.embeddings[rows], generator, strongest=STRONGEST_NOISE)
         text = None
         if torch.rand((), generator=generator) >= NO_TEXT:
             rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-            captions = [caption(a, rng) for a in attributes_of(self.cache.classes[rows])]
+            captions = [caption(a, rng) for a in attributes_of(self.classes[rows])]
             text = self.text_encoder.encode(drop_captions(captions, EMPTY_CAPTIONS, generator))
         context = self.network.prepare(embedding, (x0.shape[-2], x0.shape[-1]), text)
         t = stratified_times(BATCH, generator)
@@ -81,8 +85,8 @@ class StageBTask:
     def _reconstruct(self, network: nn.Module) -> Tensor:
         assert isinstance(network, StageB)
         size = (PICTURE // 4, PICTURE // 4)
-        context: StageBContext = network.prepare(self.embeddings, size)
-        noise = SampleNoise(range(len(self.embeddings)))
+        context: StageBContext = network.prepare(self.held_out_embeddings, size)
+        noise = SampleNoise(range(len(self.held_out)))
         start = noise.draw((STAGE_B.c_in, *size))
         x0 = sample(plain(network, context), start, times("uniform", 12), "ddpm", noise)
         return self.stage_a.decode(x0 * STAGE_A.scale_factor).clamp(0, 1)

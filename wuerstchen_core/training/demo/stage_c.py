@@ -15,7 +15,6 @@ from ...text_encoder import TextEncoder
 from ..initialise import initialise_stage_c
 from ..objectives import diffusion_loss, drop_captions, stratified_times, truncated_snr_weight
 from ..plots import contact_sheet
-from .cache import Cache
 from .captions import canonical, caption
 from .configs import GRID, STAGE_C
 from .encoder import EncoderAndPainter, read_cells
@@ -42,23 +41,30 @@ PROBES = 64
 class StageCTask:
     """The prior; judged by sampling held-out captions and reading the cells."""
 
-    def __init__(self, cache: Cache, text_encoder: TextEncoder, reader: EncoderAndPainter) -> None:
+    def __init__(
+        self,
+        embeddings: Tensor,
+        classes: Tensor,
+        text_encoder: TextEncoder,
+        reader: EncoderAndPainter,
+    ) -> None:
         self.network = StageC(STAGE_C)
         torch.manual_seed(0)
         initialise_stage_c(self.network, small=True)
-        self.cache, self.text_encoder, self.reader = cache, text_encoder, reader.eval()
+        self.embeddings, self.classes = embeddings, classes
+        self.text_encoder, self.reader = text_encoder, reader.eval()
         held_out = [a for a in all_attributes() if is_held_out(a)]
         self.probes = random.Random(3).sample(held_out, PROBES)
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.cache.embeddings), (BATCH,), generator=generator)
+        rows = torch.randint(len(self.embeddings), (BATCH,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
         captions = [
             caption(a, rng, terse=rng.random() < TERSE_CAPTIONS)
-            for a in attributes_of(self.cache.classes[rows])
+            for a in attributes_of(self.classes[rows])
         ]
         text = self.text_encoder.encode(drop_captions(captions, EMPTY_CAPTIONS, generator))
-        z = (self.cache.embeddings[rows] + 1) / 42
+        z = (self.embeddings[rows] + 1) / 42
         t = stratified_times(BATCH, generator, 0.85 if step < HIGH_NOISE_STEPS else 0.01)
         predict = plain(self.network, self.network.prepare(text))
         return {"eps": diffusion_loss(predict, z, t, generator, truncated_snr_weight).mean()}

@@ -1,0 +1,25 @@
+"""Weights that depend on nothing but a parameter's name, so that two implementations with the same
+names get the same weights without either one's file."""
+
+import zlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def named_weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Random weights for each name: fan-in scaled matrices, positive variances, scales near 1."""
+    state = {}
+    for name, shape in shapes.items():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        noise = torch.randn(shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.zeros((), dtype=torch.int64)
+        elif name.endswith("running_var"):
+            state[name] = 1 + 0.5 * noise.tanh()
+        elif len(shape) <= 1:
+            state[name] = 0.1 * noise + (1.0 if name.endswith("weight") else 0.0)
+        else:
+            state[name] = noise * (2 / shape[1:].numel()) ** 0.5
+    return state

@@ -1,0 +1,69 @@
+"""Whether weights are those of a network, and putting them in."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ForeignCheckpointError
+from .detect import Kind, detect
+from .read import State
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_NAMED_AT_MOST = 8
+# Counters and constants that inference never reads; some savers leave them out.
+_IDLE = ("num_batches_tracked", "position_ids")
+
+
+def state_of_kind(states: list[State], kind: Kind, path: Path) -> State:
+    found = [detect(state) for state in states]
+    if kind in found:
+        return states[found.index(kind)]
+    other = found[0]
+    if other is Kind.UNKNOWN:
+        names = ", ".join(list(states[0])[:3])
+        raise ForeignCheckpointError(f"{path} is not {kind.title}: {other.advice} ({names}, …).")
+    raise ForeignCheckpointError(
+        f"{path} is {other.title}, and {kind.title} is expected here: {other.advice}."
+    )
+
+
+def problems_of(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What is missing, unexpected or of another shape; each list is cut to a readable length."""
+    missing = [n for n in expected if n not in state and not n.endswith(_IDLE)]
+    unexpected = [n for n in state if n not in expected and not n.endswith(_IDLE)]
+    reshaped = [
+        f"{name} is {_times(state[name])}, expected {_times(value)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    return [
+        f"{len(names)} tensors {what} ({', '.join(names[:_NAMED_AT_MOST])}"
+        f"{', …' if len(names) > _NAMED_AT_MOST else ''})"
+        for what, names in found.items()
+        if names
+    ]
+
+
+def _times(value: Tensor) -> str:
+    return "×".join(map(str, value.shape)) or "a single number"
+
+
+def completed(state: State, expected: Mapping[str, Tensor]) -> State:
+    """Exactly the expected names: counters that no file needs to hold start at zero."""
+    return {
+        name: state[name] if name in state else torch.zeros(value.shape, dtype=value.dtype)
+        for name, value in expected.items()
+    }
+
+
+def filled(build: Callable[[], Network], state: Mapping[str, Tensor]) -> Network:
+    """Builds a network without memory and puts the weights in, without a copy."""
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(state, assign=True)
+    return network

@@ -1,0 +1,172 @@
+"""Finding the parts of the model in a folder of weights."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError, MissingPartError, UnreadableCheckpointError
+from .detect import Kind, detect
+from .source import find_source, parts_in, read_source
+
+log = logging.getLogger(__name__)
+
+_PART_KINDS = {
+    Kind.STAGE_C,
+    Kind.STAGE_B,
+    Kind.STAGE_A,
+    Kind.TEXT_ENCODER,
+    Kind.IMAGE_ENCODER,
+}
+# The tensor whose last size is the width of the text states that a part makes or reads.
+_TEXT_WIDTHS = {
+    Kind.STAGE_C: "cond_mapper.0.weight",
+    Kind.STAGE_B: "clip_mapper.weight",
+    Kind.TEXT_ENCODER: "embeddings.token_embedding.weight",
+}
+
+# Part -> published repository, and the file in it.
+PUBLISHED = {
+    "stage_c": ("wuerstchen-prior", "prior/diffusion_pytorch_model.safetensors"),
+    "stage_b": ("wuerstchen", "decoder/diffusion_pytorch_model.safetensors"),
+    "stage_a": ("wuerstchen", "vqgan/diffusion_pytorch_model.safetensors"),
+    "prior_text_encoder": ("wuerstchen-prior", "text_encoder/model.safetensors"),
+    "decoder_text_encoder": ("wuerstchen", "text_encoder/model.safetensors"),
+    "image_encoder": ("EfficientNetEncoder", "diffusion_pytorch_model.safetensors"),
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where each part lies: a folder with config.json and weights, or a file of weights."""
+
+    folder: Path
+    stage_c: Path | None = None
+    stage_b: Path | None = None
+    stage_a: Path | None = None
+    prior_text_encoder: Path | None = None
+    decoder_text_encoder: Path | None = None
+    image_encoder: Path | None = None
+    unused: tuple[str, ...] = ()  # weights that are no part, and why
+
+    def require(self, part: str) -> Path:
+        """The path of a part. Raises MissingPartError, which says what to put where."""
+        path: Path | None = getattr(self, part)
+        if path is not None:
+            return path
+        repository, file = PUBLISHED[part]
+        beside = " (Not used: " + "; ".join(self.unused) + ".)" if self.unused else ""
+        raise MissingPartError(
+            f"{self.folder} has no {part.replace('_', ' ')}; put {file} (with the rest of that "
+            f"folder) of warp-ai/{repository} there, as {self.folder / repository / file}.{beside}"
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One part that was found. `repository` is the folder whose parts belong together."""
+
+    kind: Kind
+    path: Path
+    repository: Path
+    width: int  # of the text states that it makes or reads; 0 for parts without any
+
+
+def find_parts(folder: Path) -> Parts:
+    """Looks through a folder for parts of the model.
+
+    It may hold the published repositories side by side, be one of them, be a Hugging Face cache,
+    or hold the original .pt files. What weights are is judged by their tensors' names. Raises
+    UnreadableCheckpointError when there is no such folder.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UnreadableCheckpointError(f"{folder} {what}; a folder of weights is expected.")
+    candidates: list[_Candidate] = []
+    unused: list[str] = []
+    for path, repository in _weights_below(folder):
+        try:
+            candidates += _look_into(path, repository)
+        except CheckpointError as error:
+            unused.append(str(error).rstrip("."))
+    unused += [f"{c.path} is {c.kind.title}" for c in candidates if c.kind not in _PART_KINDS]
+
+    stage_c, stage_b = _best(Kind.STAGE_C, candidates), _best(Kind.STAGE_B, candidates)
+    return Parts(
+        folder,
+        stage_c=_path(stage_c),
+        stage_b=_path(stage_b),
+        stage_a=_path(_best(Kind.STAGE_A, candidates)),
+        prior_text_encoder=_path(_text_encoder_of(stage_c, 1280, candidates)),
+        decoder_text_encoder=_path(_text_encoder_of(stage_b, 1024, candidates)),
+        image_encoder=_path(_best(Kind.IMAGE_ENCODER, candidates)),
+        unused=tuple(unused),
+    )
+
+
+def _best(kind: Kind, candidates: list[_Candidate]) -> _Candidate | None:
+    """Of several, that of a whole pipeline, then the interpolated prior (the published default)."""
+
+    def rank(candidate: _Candidate) -> tuple[bool, bool, str]:
+        whole = (candidate.repository / "model_index.json").is_file()
+        return not whole, "interpol" not in candidate.path.name, str(candidate.path)
+
+    found = sorted((c for c in candidates if c.kind is kind), key=rank)
+    if len(found) > 1:
+        others = ", ".join(str(c.path) for c in found[1:])
+        log.info("%s: using %s; also found %s", kind.title, found[0].path, others)
+    return found[0] if found else None
+
+
+def _text_encoder_of(
+    stage: _Candidate | None, usual_width: int, candidates: list[_Candidate]
+) -> _Candidate | None:
+    """The text encoder as wide as a stage reads, best the one that lies beside it."""
+    width = stage.width if stage else usual_width
+    fitting = [c for c in candidates if c.kind is Kind.TEXT_ENCODER and c.width == width]
+    beside = [c for c in fitting if stage and c.repository == stage.repository]
+    return next(iter(beside or fitting), None)
+
+
+def _path(candidate: _Candidate | None) -> Path | None:
+    return candidate.path if candidate else None
+
+
+def _look_into(path: Path, repository: Path) -> list[_Candidate]:
+    """What a part's folder or a file holds: names and shapes are read, no data."""
+    found = []
+    for state in read_source(find_source(path)):
+        kind = detect(state)
+        pattern = _TEXT_WIDTHS.get(kind)
+        width = next((v.shape[-1] for n, v in state.items() if pattern and n.endswith(pattern)), 0)
+        found.append(_Candidate(kind, path, repository, width))
+    return found
+
+
+def _weights_below(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """(weights, their repository): in the folder, in repositories in it, in their parts."""
+    top = _snapshot(folder)
+    for path in parts_in(top):
+        yield path, top
+    for repository in map(_snapshot, _subfolders(top)):
+        for path in parts_in(repository):
+            yield path, top
+        for part in _subfolders(repository):
+            for path in parts_in(part):
+                yield path, repository
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _snapshot(folder: Path) -> Path:
+    """A repository in a Hugging Face cache -> the checkout to use; other folders are themselves."""
+    snapshots = folder / "snapshots"
+    if not snapshots.is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    if main.is_file() and (snapshots / main.read_text("utf-8").strip()).is_dir():
+        return snapshots / main.read_text("utf-8").strip()
+    revisions = sorted(_subfolders(snapshots), key=lambda revision: revision.stat().st_mtime)
+    return revisions[-1] if revisions else folder

@@ -1,0 +1,111 @@
+"""Weights on disk -> networks, ready for inference."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import MismatchedCheckpointError
+from ..fold import fold_embedding_mappers
+from ..image_encoder import ImageEncoder
+from ..residency import pick_device, pick_dtype, place
+from ..stage_a import StageA
+from ..stage_b import StageB
+from ..stage_c import StageC
+from .configs import (
+    IMAGE_ENCODER,
+    STAGE_A,
+    STAGE_B,
+    STAGE_C,
+    Architecture,
+    Network,
+    derive_config,
+    disagreements,
+    read_config,
+)
+from .fit import completed, filled, problems_of, state_of_kind
+from .read import State
+from .rename import to_diffusers_names
+from .source import find_source, read_source
+
+log = logging.getLogger(__name__)
+
+CLIP_H_WIDTH = 1024  # v2 priors read CLIP-bigG, 1280 wide
+
+
+def load_stage_c(path: Path, dtype: str = "auto", device: torch.device | None = None) -> StageC:
+    """A folder with config.json and weights, or a file of weights -> Stage C.
+
+    dtype: a name of `residency.DTYPES`; device: None picks the best. Raises CheckpointError,
+    and SettingError for a dtype that the device cannot use; so do the other loaders.
+    """
+    network = _load(STAGE_C, path, dtype, device)
+    if network.config.c_cond == CLIP_H_WIDTH:
+        log.info("%s reads CLIP-H states (%s wide), as v1 priors do", path, CLIP_H_WIDTH)
+    return network
+
+
+def load_stage_b(
+    path: Path, dtype: str = "auto", device: torch.device | None = None, fold: bool = True
+) -> StageB:
+    """Like `load_stage_c`. fold: see `fold.py`; training and saving need the unfolded form."""
+    if not fold:
+        return _load(STAGE_B, path, dtype, device)
+    device = device or pick_device()
+    target = pick_dtype(dtype, device)
+    found = _open(STAGE_B, path)
+    folded = fold_embedding_mappers(found.state, found.config, target)
+    return place(filled(lambda: StageB(found.config, folded=True), folded), device, target)
+
+
+def load_stage_a(path: Path, dtype: str = "auto", device: torch.device | None = None) -> StageA:
+    """Like `load_stage_c`."""
+    return _load(STAGE_A, path, dtype, device)
+
+
+def load_image_encoder(
+    path: Path, dtype: str = "auto", device: torch.device | None = None
+) -> ImageEncoder:
+    """Like `load_stage_c`; takes the `effnet_state_dict` of a file that also holds Stage B."""
+    return _load(IMAGE_ENCODER, path, dtype, device)
+
+
+def _load(
+    architecture: Architecture[Network], path: Path, dtype: str, device: torch.device | None
+) -> Network:
+    device = device or pick_device()
+    target = pick_dtype(dtype, device)
+    found = _open(architecture, path)
+    return place(filled(lambda: architecture.build(found.config), found.state), device, target)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Weights that fit their config exactly."""
+
+    config: Any
+    state: State
+
+
+def _open(architecture: Architecture[Any], path: Path) -> _Found:
+    source = find_source(path)
+    state = to_diffusers_names(state_of_kind(read_source(source), architecture.kind, path))
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    if source.config is None:
+        config = derive_config(architecture, shapes)
+    else:
+        config = read_config(architecture, source.config)
+    try:
+        with torch.device("meta"):
+            expected = architecture.build(config).state_dict()
+    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise MismatchedCheckpointError(
+            f"the config of {path} describes no possible network: {error}."
+        ) from error
+    if problems := problems_of(state, expected):
+        if source.config is not None:
+            problems = disagreements(architecture, config, shapes) or problems
+        raise MismatchedCheckpointError(f"{path} does not fit: {'; '.join(problems)}.")
+    return _Found(config, completed(state, expected))

@@ -1,0 +1,130 @@
+"""Reading one weight file. Its format comes from its first bytes, never from its name."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import UnreadableCheckpointError
+
+State = dict[str, Tensor]
+
+# What the original training scripts put around their weights; averaged weights are preferred.
+_CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
+# What wrappers put before every name: DistributedDataParallel, torch.compile, ComfyUI's savers.
+_WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+
+# What other things begin with, and what to say of them.
+_STRANGERS = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run `git lfs pull`"),
+    (b"<", "is a web page, not the weights; download the file itself"),
+    (b"GGUF", "is a GGUF file, which is not supported; use a .safetensors or .pt file"),
+)
+
+
+def read_states(path: Path) -> list[State]:
+    """The state dicts that a file holds, averaged ones first. Never runs code from the file.
+
+    Tensors are memory-mapped where the format allows it, so looking at shapes costs little.
+    Raises UnreadableCheckpointError.
+    """
+    start = _first_bytes(path)
+    if start[8:9] == b"{":
+        content: Any = _read_safetensors(path)
+    elif start.startswith((_ZIP, _PICKLE)):
+        content = _read_pickle(path)
+    else:
+        raise UnreadableCheckpointError(f"{path} {_what_it_is(start)}.")
+    states = [state for state in map(_tensors, _unwrapped(content)) if state]
+    if not states:
+        raise UnreadableCheckpointError(f"{path} holds no tensors; a file of weights is expected.")
+    return states
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise UnreadableCheckpointError(f"{path} is a folder; a file of weights is expected.")
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except FileNotFoundError:
+        raise UnreadableCheckpointError(
+            f"{path} does not exist; check the name, or download the file to there."
+        ) from None
+    except OSError as error:
+        raise UnreadableCheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _what_it_is(start: bytes) -> str:
+    if not start:
+        return "is empty; download it again"
+    for mark, meaning in _STRANGERS:
+        if start.lstrip().startswith(mark):
+            return meaning
+    return "is no file of weights (neither safetensors nor torch's format); download it again"
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UnreadableCheckpointError(
+            f"{path} is truncated or damaged ({_first_line(error)}); download it again."
+        ) from error
+
+
+def _read_pickle(path: Path) -> object:
+    """torch's own formats, by the loader that builds nothing but tensors and plain values."""
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        if file.read(4) == _ZIP and not zipped:
+            raise UnreadableCheckpointError(f"{path} is truncated; download it again.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # damaged pickles raise nearly anything
+        if isinstance(error, UnpicklingError) and (what := _code_in(error)):
+            raise UnreadableCheckpointError(
+                f"{path} holds Python code ({what}), which is never run; "
+                "use a file that holds only weights, best a .safetensors file."
+            ) from error
+        raise UnreadableCheckpointError(
+            f"{path} is truncated, damaged or not torch's format ({_first_line(error)}); "
+            "download it again."
+        ) from error
+
+
+def _code_in(error: UnpicklingError) -> str | None:
+    """The name of what a pickle wanted to import, from the message of torch's safe loader."""
+    found = re.search(r"GLOBAL ([\w.]+)|(?:global|class|function) [`']?([\w.]+)", str(error))
+    return next(filter(None, found.groups()), None) if found else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+
+
+def _unwrapped(content: object) -> list[Mapping[Any, object]]:
+    if not isinstance(content, Mapping):
+        return []
+    inner = [content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
+    return inner or [content]
+
+
+def _tensors(content: Mapping[Any, object]) -> State:
+    state: State = {}
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            state[name] = value.detach()
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state

@@ -1,0 +1,93 @@
+"""Where weights live and in which dtype: policy, kept out of the networks."""
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+
+from .errors import SettingError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@runtime_checkable
+class KeepsFloat32(Protocol):
+    """A network that names the modules whose weights are never cast down."""
+
+    def float32_modules(self) -> tuple[nn.Module, ...]: ...
+
+
+def pick_device() -> torch.device:
+    """The best device of this machine."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        return torch.device("xpu")
+    return torch.device("cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a name of `DTYPES` means on a device.
+
+    "auto" is the fastest that is safe: half precision only where the hardware computes in it.
+    Raises SettingError for an unknown name, and for float16 on the CPU, where it is slow.
+    """
+    if name == "auto":
+        fast = _computes_bfloat16(device)
+        if device.type == "cuda" and not fast:
+            return torch.float16
+        return torch.bfloat16 if fast else torch.float32
+    if name not in _BY_NAME:
+        raise SettingError(f"dtype is {name!r}; choose one of {', '.join(DTYPES)}.")
+    if name == "float16" and device.type == "cpu":
+        raise SettingError(
+            "dtype float16 is slow and inexact on the CPU; choose auto, float32 or bfloat16."
+        )
+    return _BY_NAME[name]
+
+
+def place(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    """Moves and casts a network's weights for inference, one tensor at a time.
+
+    What `float32_modules()` names stays float32. All weights become copies: those mapped from a
+    file lie at odd addresses, where kernels round differently, and pin the file.
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    kept = network.float32_modules() if isinstance(network, KeepsFloat32) else ()
+    in_float32 = {id(t) for module in kept for t in (*module.parameters(), *module.buffers())}
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            target = torch.float32 if id(tensor) in in_float32 else dtype
+            tensor.data = tensor.data.to(device, target, copy=True)
+        else:
+            tensor.data = tensor.data.to(device, copy=True)
+    network.eval().requires_grad_(False)
+    return network
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies bfloat16, not an emulation."""
+    if device.type == "cpu":
+        # Private names, the only ones torch has for this; without them the answer is "no".
+        queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(getattr(torch.cpu, query, bool)()) for query in queries)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "mps":
+        return _can_make_bfloat16(device)
+    return device.type == "xpu"
+
+
+def _can_make_bfloat16(device: torch.device) -> bool:
+    """macOS before 14 refuses bfloat16 on its GPU."""
+    try:
+        torch.ones(1, device=device, dtype=torch.bfloat16)
+    except (RuntimeError, TypeError):
+        return False
+    return True
