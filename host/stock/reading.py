@@ -9,6 +9,9 @@ from pathlib import Path
 from ...nodes.runtime import surroundings
 from ...wuerstchen_core.errors import WuerstchenError
 
+# The pictures of the example workflows, found when the input folder has none of that name.
+EXAMPLES = Path(__file__).resolve().parents[2] / "input"
+
 
 class InputFileError(WuerstchenError):
     """A file that a graph names cannot be used."""
@@ -24,16 +27,20 @@ def find_input(name: str) -> Path:
     extra: Mapping[str, Path] = getattr(here, "extra_inputs", {})
     if name in extra:
         return extra[name]
-    folders = {"input": here.input_dir, "output": here.output_dir, "temp": here.temp_dir}
+    folders = {
+        "input": (here.input_dir(), EXAMPLES),
+        "output": (here.output_dir(),),
+        "temp": (here.temp_dir(),),
+    }
     plain, kind = name, "input"
     for candidate in folders:
         if name.endswith(f"[{candidate}]"):
             plain, kind = name.removesuffix(f"[{candidate}]").rstrip(), candidate
     try:
-        folder = folders[kind]().resolve()
-        path = (folder / plain).resolve()
-        if path.is_relative_to(folder) and path.is_file():
-            return path
+        for folder in map(Path.resolve, folders[kind]):
+            path = (folder / plain).resolve()
+            if path.is_relative_to(folder) and path.is_file():
+                return path
     except (OSError, ValueError):  # too long, a NUL byte, a loop of links
         pass
     raise InputFileError(
@@ -42,15 +49,16 @@ def find_input(name: str) -> Path:
 
 
 def list_inputs(suffixes: frozenset[str]) -> list[str]:
-    """The names of the files with such a suffix directly in the input folder, sorted."""
-    folder = surroundings().input_dir()
-    if not folder.is_dir():
-        return []
-    return sorted(
+    """The names of the files with such a suffix directly in the input folder, sorted; the
+    examples' pictures too."""
+    names = {
         path.name
+        for folder in (surroundings().input_dir(), EXAMPLES)
+        if folder.is_dir()
         for path in folder.iterdir()
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    }
+    return sorted(names)
 
 
 def file_hash(name: str) -> str:

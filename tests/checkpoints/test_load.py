@@ -161,9 +161,7 @@ def test_config_knows_old_and_unknown_fields(published: Path, tmp_path: Path) ->
     assert load_stage_c(tmp_path, "float32", CPU).config == networks()["stage_c"].config
 
 
-@pytest.mark.parametrize(
-    ("width", "role"), [(PRIOR_WIDTH, "prior"), (DECODER_WIDTH, "decoder")]
-)
+@pytest.mark.parametrize(("width", "role"), [(PRIOR_WIDTH, "prior"), (DECODER_WIDTH, "decoder")])
 @pytest.mark.parametrize("prefix", [True, False])
 def test_text_encoder(width: int, role: str, prefix: bool, published: Path, tmp_path: Path) -> None:
     folder = find_parts(published).require(f"{role}_text_encoder")

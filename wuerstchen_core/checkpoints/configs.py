@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
-from torch import nn
+import torch
 
 from ..errors import MismatchedCheckpointError, UnreadableCheckpointError
 from ..image_encoder import BackboneStage, ImageEncoder, ImageEncoderConfig
+from ..layers import Attention
+from ..residency import Network
 from ..stage_a import StageA, StageAConfig
 from ..stage_b import StageB, StageBConfig
 from ..stage_c import StageC, StageCConfig
@@ -21,8 +23,6 @@ from .derive import (
     derive_stage_c,
 )
 from .detect import Kind
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Architecture(NamedTuple, Generic[Network]):
@@ -45,6 +45,17 @@ IMAGE_ENCODER = Architecture(
     derive_image_encoder,
     "EfficientNetEncoder",
 )
+
+# What shapes cannot tell.
+_GUESSED = {
+    "nhead",
+    "dropout",
+    "patch_size",
+    "up_down_scale_factor",
+    "scale_factor",
+    "effnet",
+    "stochastic_depth",
+}
 
 ARCHITECTURES: tuple[Architecture[Any], ...] = (STAGE_C, STAGE_B, STAGE_A, IMAGE_ENCODER)
 
@@ -74,7 +85,13 @@ def read_config(architecture: Architecture[Any], path: Path) -> Any:
 
 def _from_json(name: str, value: Any) -> Any:
     if name == "stages" and isinstance(value, list):
-        return tuple(BackboneStage(*row) for row in value)
+        try:
+            return tuple(BackboneStage(*row) for row in value)
+        except TypeError as error:
+            raise MismatchedCheckpointError(
+                f"stages is {value!r} in config.json; rows of "
+                f"[{', '.join(BackboneStage._fields)}] are expected."
+            ) from error
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -84,6 +101,27 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):  # dropout may be a list, one value a level
         return isinstance(value, (int, float, tuple))
     return isinstance(value, type(default))
+
+
+def build_empty(architecture: Architecture[Network], config: Any) -> Network:
+    """The network of a config, without memory. Raises MismatchedCheckpointError."""
+    try:
+        with torch.device("meta"):
+            network = architecture.build(config)
+        for module in network.modules():
+            if isinstance(module, Attention):
+                _check_heads(module)
+    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise MismatchedCheckpointError(
+            f"{config} describes no possible network: {error}; check config.json."
+        ) from error
+    return network
+
+
+def _check_heads(attention: Attention) -> None:
+    width = attention.to_q.out_features
+    if attention.heads < 1 or width % attention.heads:
+        raise ValueError(f"{width} channels cannot be split among {attention.heads} heads")
 
 
 def derive_config(architecture: Architecture[Any], shapes: Shapes) -> Any:
@@ -105,13 +143,15 @@ def disagreements(architecture: Architecture[Any], config: Any, shapes: Shapes) 
         derived = derive_config(architecture, shapes)
     except MismatchedCheckpointError:
         return []
-    # What shapes cannot tell is no disagreement.
-    guesses = {"nhead", "dropout", "scale_factor", "effnet", "stochastic_depth"}
-    return [
-        f"{field.name} is {_plain(getattr(config, field.name))} in config.json "
-        f"and {_plain(getattr(derived, field.name))} in the weights"
+    values = {
+        field.name: (getattr(config, field.name), getattr(derived, field.name))
         for field in fields(config)
-        if field.name not in guesses and getattr(config, field.name) != getattr(derived, field.name)
+        if field.name not in _GUESSED
+    }
+    return [
+        f"{name} is {_plain(given)} in config.json and {_plain(held)} in the weights"
+        for name, (given, held) in values.items()
+        if given != held
     ]
 
 

@@ -27,7 +27,7 @@ def derive_stage_c(shapes: Shapes) -> StageCConfig:
         c=c,
         c_cond=shapes["cond_mapper.0.weight"][1],
         c_r=shapes["blocks.1.mapper.weight"][1],
-        depth=_count(shapes, "blocks.") // 3,
+        depth=-(-_count(shapes, "blocks.") // 3),
         nhead=_heads(c),
     )
 

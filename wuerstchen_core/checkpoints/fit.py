@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ForeignCheckpointError
+from ..residency import Network
 from .detect import Kind, detect
 from .read import State
-
-Network = TypeVar("Network", bound=nn.Module)
 
 _NAMED_AT_MOST = 8
 # Counters and constants that inference never reads; some savers leave them out.
@@ -19,6 +17,7 @@ _IDLE = ("num_batches_tracked", "position_ids")
 
 
 def state_of_kind(states: list[State], kind: Kind, path: Path) -> State:
+    """The state dict of the wanted kind. Raises ForeignCheckpointError, which says what came."""
     found = [detect(state) for state in states]
     if kind in found:
         return states[found.index(kind)]
@@ -32,7 +31,10 @@ def state_of_kind(states: list[State], kind: Kind, path: Path) -> State:
 
 
 def problems_of(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """What is missing, unexpected or of another shape; each list is cut to a readable length."""
+    """What is missing, unexpected, of another shape, or quantised to integers.
+
+    Each list is cut to a readable length.
+    """
     missing = [n for n in expected if n not in state and not n.endswith(_IDLE)]
     unexpected = [n for n in state if n not in expected and not n.endswith(_IDLE)]
     reshaped = [
@@ -40,7 +42,17 @@ def problems_of(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    integers = [
+        name
+        for name, value in expected.items()
+        if value.is_floating_point() and name in state and not state[name].is_floating_point()
+    ]
+    found = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": reshaped,
+        "quantised to integers": integers,
+    }
     return [
         f"{len(names)} tensors {what} ({', '.join(names[:_NAMED_AT_MOST])}"
         f"{', …' if len(names) > _NAMED_AT_MOST else ''})"

@@ -1,13 +1,15 @@
 """Finding the parts of the model in a folder of weights."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingPartError, UnreadableCheckpointError
 from .detect import Kind, detect
-from .source import find_source, parts_in, read_source
+from .read import State
+from .source import entries, find_source, parts_in, read_source
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +57,11 @@ class Parts:
         if path is not None:
             return path
         repository, file = PUBLISHED[part]
-        beside = " (Not used: " + "; ".join(self.unused) + ".)" if self.unused else ""
+        rest = "its config.json" + (" and `tokenizer` folder" if "text" in part else "")
+        unused = f" Not used: {'; '.join(self.unused[:3])}." if self.unused else ""
         raise MissingPartError(
-            f"{self.folder} has no {part.replace('_', ' ')}; put {file} (with the rest of that "
-            f"folder) of warp-ai/{repository} there, as {self.folder / repository / file}.{beside}"
+            f"{self.folder} has no {part.replace('_', ' ')}; put {file} of warp-ai/{repository}, "
+            f"with {rest}, there as {self.folder / repository / file}.{unused}"
         )
 
 
@@ -82,6 +85,8 @@ def find_parts(folder: Path) -> Parts:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UnreadableCheckpointError(f"{folder} {what}; a folder of weights is expected.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UnreadableCheckpointError(f"{folder} may not be read; change its permissions.")
     candidates: list[_Candidate] = []
     unused: list[str] = []
     for path, repository in _weights_below(folder):
@@ -137,10 +142,15 @@ def _look_into(path: Path, repository: Path) -> list[_Candidate]:
     found = []
     for state in read_source(find_source(path)):
         kind = detect(state)
-        pattern = _TEXT_WIDTHS.get(kind)
-        width = next((v.shape[-1] for n, v in state.items() if pattern and n.endswith(pattern)), 0)
-        found.append(_Candidate(kind, path, repository, width))
+        found.append(_Candidate(kind, path, repository, _text_width(kind, state)))
     return found
+
+
+def _text_width(kind: Kind, state: State) -> int:
+    for name, value in state.items():
+        if kind in _TEXT_WIDTHS and name.endswith(_TEXT_WIDTHS[kind]) and value.ndim:
+            return value.shape[-1]
+    return 0
 
 
 def _weights_below(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -157,7 +167,7 @@ def _weights_below(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [path for path in entries(folder) if path.is_dir()]
 
 
 def _snapshot(folder: Path) -> Path:

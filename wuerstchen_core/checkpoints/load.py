@@ -10,7 +10,7 @@ import torch
 from ..errors import MismatchedCheckpointError
 from ..fold import fold_embedding_mappers
 from ..image_encoder import ImageEncoder
-from ..residency import pick_device, pick_dtype, place
+from ..residency import Network, pick_device, pick_dtype, place
 from ..stage_a import StageA
 from ..stage_b import StageB
 from ..stage_c import StageC
@@ -20,7 +20,7 @@ from .configs import (
     STAGE_B,
     STAGE_C,
     Architecture,
-    Network,
+    build_empty,
     derive_config,
     disagreements,
     read_config,
@@ -56,8 +56,11 @@ def load_stage_b(
     device = device or pick_device()
     target = pick_dtype(dtype, device)
     found = _open(STAGE_B, path)
-    folded = fold_embedding_mappers(found.state, found.config, target)
-    return place(filled(lambda: StageB(found.config, folded=True), folded), device, target)
+    network = filled(
+        lambda: StageB(found.config, folded=True),
+        fold_embedding_mappers(found.state, found.config, target),
+    )
+    return place(network, device, target)
 
 
 def load_stage_a(path: Path, dtype: str = "auto", device: torch.device | None = None) -> StageA:
@@ -97,13 +100,7 @@ def _open(architecture: Architecture[Any], path: Path) -> _Found:
         config = derive_config(architecture, shapes)
     else:
         config = read_config(architecture, source.config)
-    try:
-        with torch.device("meta"):
-            expected = architecture.build(config).state_dict()
-    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise MismatchedCheckpointError(
-            f"the config of {path} describes no possible network: {error}."
-        ) from error
+    expected = build_empty(architecture, config).state_dict()
     if problems := problems_of(state, expected):
         if source.config is not None:
             problems = disagreements(architecture, config, shapes) or problems

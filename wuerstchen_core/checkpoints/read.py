@@ -22,6 +22,8 @@ _CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+# How torch.save began its files before they were zip archives: a pickled magic number.
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 # What other things begin with, and what to say of them.
 _STRANGERS = (
@@ -40,7 +42,7 @@ def read_states(path: Path) -> list[State]:
     start = _first_bytes(path)
     if start[8:9] == b"{":
         content: Any = _read_safetensors(path)
-    elif start.startswith((_ZIP, _PICKLE)):
+    elif start.startswith((_ZIP, _TORCH_LEGACY)):
         content = _read_pickle(path)
     else:
         raise UnreadableCheckpointError(f"{path} {_what_it_is(start)}.")
@@ -67,6 +69,8 @@ def _first_bytes(path: Path) -> bytes:
 def _what_it_is(start: bytes) -> str:
     if not start:
         return "is empty; download it again"
+    if start.startswith(_PICKLE):
+        return "is a plain Python pickle, which may hold code and is never opened; use safetensors"
     for mark, meaning in _STRANGERS:
         if start.lstrip().startswith(mark):
             return meaning
@@ -76,40 +80,27 @@ def _what_it_is(start: bytes) -> str:
 def _read_safetensors(path: Path) -> State:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UnreadableCheckpointError(
-            f"{path} is truncated or damaged ({_first_line(error)}); download it again."
+            f"{path} is truncated or damaged ({str(error).rstrip('.')}); download it again."
         ) from error
 
 
 def _read_pickle(path: Path) -> object:
     """torch's own formats, by the loader that builds nothing but tensors and plain values."""
     zipped = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        if file.read(4) == _ZIP and not zipped:
-            raise UnreadableCheckpointError(f"{path} is truncated; download it again.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # damaged pickles raise nearly anything
-        if isinstance(error, UnpicklingError) and (what := _code_in(error)):
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, UnpicklingError) and code:
             raise UnreadableCheckpointError(
-                f"{path} holds Python code ({what}), which is never run; "
+                f"{path} holds Python code ({code[1]}), which is never run; "
                 "use a file that holds only weights, best a .safetensors file."
             ) from error
         raise UnreadableCheckpointError(
-            f"{path} is truncated, damaged or not torch's format ({_first_line(error)}); "
-            "download it again."
+            f"{path} is truncated, damaged or not torch's format; download it again."
         ) from error
-
-
-def _code_in(error: UnpicklingError) -> str | None:
-    """The name of what a pickle wanted to import, from the message of torch's safe loader."""
-    found = re.search(r"GLOBAL ([\w.]+)|(?:global|class|function) [`']?([\w.]+)", str(error))
-    return next(filter(None, found.groups()), None) if found else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
 
 
 def _unwrapped(content: object) -> list[Mapping[Any, object]]:

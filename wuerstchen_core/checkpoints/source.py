@@ -1,6 +1,7 @@
 """Which files a path means: one file, a folder's weights, or the shards that an index names."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,11 +63,13 @@ def _lone_weights(folder: Path) -> Path | None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return [path for path in entries(folder) if path.suffix in _SUFFIXES and path.is_file()]
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; hidden things and folders that may not be read left out."""
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in found if path.is_file() or os.access(path, os.R_OK | os.X_OK)]
 
 
 def read_source(source: Source) -> list[State]:
