@@ -1,4 +1,4 @@
-"""Prints how far each network is from diffusers', with the same random weights in float32 on the CPU.
+"""How far each network is from diffusers', with the same random weights in float32 on the CPU.
 
     python benchmarks/parity.py           # small networks, seconds
     python benchmarks/parity.py --full    # the published sizes at 1024²: minutes, 12 GB of memory
@@ -71,8 +71,10 @@ def stage_c(full: bool) -> None:
     reference = filled(WuerstchenPrior(**config))
     ours = twin(lambda: StageC(StageCConfig(**config)), reference.state_dict())
     grid = 24 if full else 6
-    x, t, text = torch.randn(1, 16, grid, grid), torch.tensor([0.6]), torch.randn(
-        1, 77, config["c_cond"]
+    x, t, text = (
+        torch.randn(1, 16, grid, grid),
+        torch.tensor([0.6]),
+        torch.randn(1, 77, config["c_cond"]),
     )
     heads: list[Tensor] = []
     reference.out.register_forward_hook(lambda module, args, output: heads.append(output))
@@ -100,8 +102,6 @@ def stage_b(full: bool) -> None:
     found, seconds = timed(lambda: run(twin(lambda: StageB(ours_config), state)))
     report("Stage B heads", found, expected, (seconds, theirs))
     folded_state = fold_embedding_mappers(state, ours_config)
-    del reference, state
-    gc.collect()
     folded = twin(lambda: StageB(ours_config, folded=True), folded_state)
     found, seconds = timed(lambda: run(folded))
     report("Stage B heads, folded", found, expected, (seconds, theirs))

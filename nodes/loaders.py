@@ -183,7 +183,7 @@ _TEXT_ROLES = {"prior": "prior_text_encoder", "decoder": "decoder_text_encoder"}
 
 
 def text_encoder_choices() -> list[str]:
-    """Each folder of weights, once for each of its text encoders: `folder/prior`, `folder/decoder`."""
+    """`folder/prior` and `folder/decoder` for each folder of weights."""
     return [f"{folder}/{role}" for folder in folder_choices() for role in _TEXT_ROLES]
 
 

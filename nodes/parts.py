@@ -33,10 +33,7 @@ class Part(Generic[Network]):
 def folder_choices() -> list[str]:
     """Folders of weights, by the name they have in a models folder; the demo last."""
     return _unique(
-        entry.name
-        for root in runtime.weight_roots()
-        for entry in _entries(root)
-        if entry.is_dir()
+        entry.name for root in runtime.weight_roots() for entry in _entries(root) if entry.is_dir()
     )
 
 

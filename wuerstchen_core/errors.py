@@ -18,7 +18,7 @@ class UnreadableCheckpointError(CheckpointError):
 
 
 class MismatchedCheckpointError(CheckpointError):
-    """The right kind of weights, but they do not fit: missing tensors, other shapes, other config."""
+    """The right kind of weights, but missing tensors, other shapes or another config."""
 
 
 class MissingPartError(CheckpointError):

@@ -17,7 +17,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{PARTIAL_PREFIX}{uuid4().hex}-{path.name}")
     try:
+        partial.touch()
+        usual_mode = partial.stat().st_mode
         yield partial
+        partial.chmod(usual_mode)  # safetensors makes files that only their owner can read
         with partial.open("rb+") as written:
             os.fsync(written.fileno())
         partial.replace(path)

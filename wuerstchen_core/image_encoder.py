@@ -138,8 +138,9 @@ class ImageEncoder(nn.Module):
         for stage in config.stages:
             layers = []
             for j in range(stage.layers):
+                stride = stage.stride if j == 0 else 1
                 drop_path = config.stochastic_depth * index / total
-                layers.append(MBConv(channels, stage, stage.stride if j == 0 else 1, drop_path, ops))
+                layers.append(MBConv(channels, stage, stride, drop_path, ops))
                 channels, index = stage.channels, index + 1
             backbone.append(nn.Sequential(*layers))
         backbone.append(ConvNormAct(channels, config.c_cond, ops))

@@ -79,10 +79,11 @@ class Pipeline:
         sampler_name: str = "ddpm",
         callback: PipelineCallback | None = None,
     ) -> list[Image.Image]:
-        """One picture a prompt and `images_per_prompt`, in order, each width×height px (64 to 4096).
+        """`images_per_prompt` pictures for each prompt, in order, width×height px (64 to 4096).
 
         seed: picture i is seeded `seed + i`, or has its own in a list; the same seed gives the same
-        picture in any batch. Each stage draws from the seed anew, as the nodes do. Raises SettingError for settings out of range.
+        picture in any batch. Each stage draws from the seed anew, as the nodes do.
+        Raises SettingError for settings out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         prompts = [text for text in prompts for _ in range(images_per_prompt)]
@@ -118,7 +119,5 @@ class Pipeline:
         return [to_pil(picture) for picture in pixels]
 
 
-def _named(
-    callback: PipelineCallback | None, stage: str
-) -> Callable[[StepInfo], None] | None:
+def _named(callback: PipelineCallback | None, stage: str) -> Callable[[StepInfo], None] | None:
     return None if callback is None else lambda info: callback(stage, info)

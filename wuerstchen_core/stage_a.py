@@ -100,7 +100,8 @@ class StageA(nn.Module):
             for _ in range(config.bottleneck_blocks if i == 0 else 1):
                 up.append(MixingResidualBlock(width, width * 4, ops))
             if i < config.levels - 1:
-                up.append(ops.ConvTranspose2d(width, width // 2, kernel_size=4, stride=2, padding=1))
+                wider = ops.ConvTranspose2d(width, width // 2, kernel_size=4, stride=2, padding=1)
+                up.append(wider)
         self.up_blocks = nn.Sequential(*up)
         self.out_block = nn.Sequential(
             ops.Conv2d(widths[0], config.out_channels * scale**2, 1), nn.PixelShuffle(scale)

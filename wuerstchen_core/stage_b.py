@@ -25,7 +25,8 @@ from .layers import (
 )
 from .resize import resize_bicubic
 
-# Stage A's latent = VQ_SCALE × what Stage B gives (published `scale_factor`). Wires carry the former.
+# Stage A's latent, which wires carry, is VQ_SCALE × what Stage B gives (the published
+# `scale_factor`).
 VQ_SCALE = 0.3764
 
 

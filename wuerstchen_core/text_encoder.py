@@ -29,9 +29,7 @@ class TextEncoder:
     @property
     def length(self) -> int:
         """States of one text: 77."""
-        return min(
-            self.tokenizer.model_max_length, self.network.config.max_position_embeddings
-        )
+        return min(self.tokenizer.model_max_length, self.network.config.max_position_embeddings)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -56,4 +54,6 @@ class TextEncoder:
     def cut_off(self, text: str) -> str:
         """The end of a text that `encode` does not see; "" when all of it fits."""
         tokens = self.tokenizer(text, verbose=False).input_ids
-        return self.tokenizer.decode(tokens[self.length - 1 : -1]) if len(tokens) > self.length else ""
+        if len(tokens) <= self.length:
+            return ""
+        return self.tokenizer.decode(tokens[self.length - 1 : -1])

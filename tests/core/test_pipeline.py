@@ -76,9 +76,7 @@ def both(tmp_path_factory: pytest.TempPathFactory):
     for mine, reference in zip(ours, (prior, decoder, vqgan), strict=True):
         mine.load_state_dict(reference.state_dict())
     pipeline = Pipeline(*ours, *(TextEncoder(tokenizer, text) for text in texts))
-    return pipeline, *from_parts(
-        tokenizer, texts[0], prior, tokenizer, texts[1], decoder, vqgan
-    )
+    return pipeline, *from_parts(tokenizer, texts[0], prior, tokenizer, texts[1], decoder, vqgan)
 
 
 @pytest.mark.parametrize("decoder_cfg", [0.0, 2.0])

@@ -149,8 +149,12 @@ def test_the_callback_sees_every_step_and_can_cancel() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         sample(
-            gaussian_eps, torch.zeros(1, *SHAPE), times("uniform", 5), "ddpm",
-            SampleNoise([0]), record,
+            gaussian_eps,
+            torch.zeros(1, *SHAPE),
+            times("uniform", 5),
+            "ddpm",
+            SampleNoise([0]),
+            record,
         )
     assert [(i.step, i.steps) for i in seen] == [(0, 5), (1, 5), (2, 5)]
     assert seen[0].t == 1 and seen[0].t_next == pytest.approx(0.8)

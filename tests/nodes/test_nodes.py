@@ -111,9 +111,7 @@ def test_the_contract_of_ids_and_names() -> None:
 def test_text_to_picture_of_any_size(parts, size: tuple[int, int]) -> None:
     width, height = size
     latent = prior(parts, empty(width, height))
-    image = call(
-        "WuerstchenStageADecode", stage_a=parts["stage_a"], samples=decoder(parts, latent)
-    )
+    image = call("WuerstchenStageADecode", stage_a=parts["stage_a"], samples=decoder(parts, latent))
     assert image.shape == (1, height, width, 3)
     assert image.min() >= 0 and image.max() <= 1
 
@@ -141,9 +139,7 @@ def test_stage_b_with_and_without_text(parts) -> None:
 
 
 def test_no_strength_keeps_the_latent(parts) -> None:
-    encoded = call(
-        "WuerstchenImageEncode", image_encoder=parts["image_encoder"], pixels=picture()
-    )
+    encoded = call("WuerstchenImageEncode", image_encoder=parts["image_encoder"], pixels=picture())
     assert encoded["samples"].shape == (1, 16, 6, 6)
     kept = prior(parts, encoded, denoise=0.0)
     assert torch.equal(kept["samples"], encoded["samples"])
@@ -160,9 +156,7 @@ def test_stage_a_there_and_back(parts) -> None:
     back = call("WuerstchenStageADecode", stage_a=parts["stage_a"], samples=latent)
     assert back.shape == pixels.shape
     assert (back - pixels).square().mean() < 10**-2.6  # 26 dB
-    encoded = call(
-        "WuerstchenImageEncode", image_encoder=parts["image_encoder"], pixels=pixels
-    )
+    encoded = call("WuerstchenImageEncode", image_encoder=parts["image_encoder"], pixels=pixels)
     kept = decoder(parts, encoded, latent_image=latent, denoise=0.0)
     assert torch.allclose(kept["samples"], latent["samples"], atol=1e-5)
 

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
 from comfyui_wuerstchen.wuerstchen_core.training.demo import captions, checker, tokenizer
 from comfyui_wuerstchen.wuerstchen_core.training.demo.scenes import (
     COLORS,
@@ -18,11 +24,6 @@ from comfyui_wuerstchen.wuerstchen_core.training.demo.scenes import (
     is_held_out,
     sample_scenes,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPTokenizer
 
 NAMES = ("background", "shape", "color", "size", "place")
 SCENES = 320

@@ -122,10 +122,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
-        partial.touch()
-        readable = partial.stat().st_mode
         save_file(state, partial, metadata={"format": "pt"})
-        partial.chmod(readable)  # safetensors makes files that only their owner can read
 
 
 def _write_tokenizer(encoder: TextEncoder, folder: Path) -> None:

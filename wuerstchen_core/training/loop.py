@@ -42,7 +42,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and how fast to train; the learning rate warms up linearly, then falls as a cosine."""
+    """How long and how fast: the learning rate warms up linearly, then falls as a cosine."""
 
     steps: int
     learning_rate: float = 1e-3
@@ -71,7 +71,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def train(task: Task, settings: TrainSettings, folder: Path) -> nn.Module:
     """Trains until `settings.steps`, resuming from `folder`; gives the averaged network.
 
-    folder: `checkpoint.pt` (network, average, optimizer, step), `log.jsonl`, `loss.png`, `sheet_*.png`.
+    folder: `checkpoint.pt` (network, average, optimizer, step), `log.jsonl`, plots and sheets.
     Ctrl-C saves a checkpoint and re-raises KeyboardInterrupt.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,10 +146,12 @@ class _Run:
                 losses = self._one_step()
                 bar.update()
                 bar.set_postfix(losses, refresh=False)
-                record: dict[str, float] = {"step": self.step, **losses}
-                if self.step % settings.probe_every == 0 or self.step == settings.steps:
-                    record |= self._report()
+                reports = self.step % settings.probe_every == 0 or self.step == settings.steps
+                record = {"step": self.step, **losses, **(self._report() if reports else {})}
                 logfile.write(json.dumps(record) + "\n")
+                if reports:
+                    logfile.flush()
+                    plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
                 if time.monotonic() - saved > settings.save_seconds:
                     logfile.flush()
                     self.save()
@@ -162,7 +164,7 @@ class _Run:
             group["lr"] = settings.learning_rate * settings.rate(self.step)
         network.train()
         device = next(network.parameters()).device.type
-        # Dropout and stochastic depth draw from torch's global generator: seed it for each step too.
+        # Dropout and stochastic depth draw from torch's global generator: it is seeded too.
         with torch.random.fork_rng():
             torch.manual_seed((settings.seed << 32) + self.step)
             with torch.autocast(device, torch.bfloat16, enabled=settings.autocast):
@@ -185,7 +187,6 @@ class _Run:
         if sheet is not None:
             with write_atomically(self.folder / f"sheet_{self.step:06d}.png") as partial:
                 sheet.save(partial, format="PNG")
-        plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
         tqdm.write(f"{self.folder.name} {self.step}: {json.dumps(found)}")
         return found
 

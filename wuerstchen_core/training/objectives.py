@@ -19,11 +19,14 @@ def shifted_times(n: int, generator: torch.Generator) -> Tensor:
 
 
 def stratified_times(
-    n: int, generator: torch.Generator, low: float = 0.01, high: float = 1.0
+    n: int, generator: torch.Generator, low: float = 0.01, high: float = 1.0, power: float = 1.0
 ) -> Tensor:
-    """One time in each of n equal slices of [low, high]: less noise in the loss of small batches."""
+    """One time in each of n equal slices of [low, high]: less noise in the loss of small batches.
+
+    power: below 1, more of the times lie near `high`.
+    """
     slices = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    return low + (high - low) * slices[torch.randperm(n, generator=generator)]
+    return low + (high - low) * slices[torch.randperm(n, generator=generator)] ** power
 
 
 def p2_weight(t: Tensor) -> Tensor:
@@ -31,14 +34,15 @@ def p2_weight(t: Tensor) -> Tensor:
     return 1 - alpha_bar_of(t)
 
 
-def truncated_snr_weight(t: Tensor, cap: float = 50.0) -> Tensor:
-    """max(1, 1/SNR) of the eps error, that is max(SNR, 1) of the x0 error (Salimans & Ho 2022).
+def x0_weight(t: Tensor, lowest: float = 1.0, highest: float = 50.0) -> Tensor:
+    """1/SNR within limits: between them the eps error counts as the x0 error that it causes.
 
-    Capped, because the division that turns x0 into eps amplifies rounding near t = 1. It gives
-    high noise, where the layout is decided, its due; small models need that.
+    The lower limit bounds how little low noise counts; 1 is the truncated SNR weight of Salimans
+    and Ho (2022). The upper one is needed because the division that turns x0 into eps amplifies
+    rounding near t = 1. Small models need high noise, where the layout is decided, to count.
     """
     signal = alpha_bar_of(t)
-    return ((1 - signal) / signal).clamp(1, cap)
+    return ((1 - signal) / signal).clamp(lowest, highest)
 
 
 def diffusion_loss(

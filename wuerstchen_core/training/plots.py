@@ -11,7 +11,7 @@ from ..pictures import to_pil
 
 
 def plot_losses(log: Path, target: Path) -> None:
-    """Draws every number of a `log.jsonl` against the step: losses as smoothed lines, probes as dots."""
+    """Draws each number of a `log.jsonl` by step: losses as smoothed lines, probes as dots."""
     from matplotlib.figure import Figure  # only training needs it
 
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

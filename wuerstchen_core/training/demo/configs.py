@@ -62,6 +62,6 @@ SETTINGS = {
     "stage_a": TrainSettings(steps=1400, learning_rate=2e-3),
     "text": TrainSettings(steps=450, autocast=False, probe_every=225),
     "image_encoder": TrainSettings(steps=2600, learning_rate=2e-3),
-    "stage_b": TrainSettings(steps=9000, ema_decay=0.999),
-    "stage_c": TrainSettings(steps=2000, ema_decay=0.999),
+    "stage_b": TrainSettings(steps=8500, learning_rate=1.5e-3, ema_decay=0.999),
+    "stage_c": TrainSettings(steps=1500, ema_decay=0.999),
 }

@@ -1,4 +1,4 @@
-"""The demo checkpoint from nothing: stage after stage, each resumable, then the folder of weights."""
+"""The demo checkpoint from nothing: each stage in turn, resumable, then the folder of weights."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """One folder of work: a folder a stage (checkpoint, log, plots, sheets), tokenizer and cache."""
+    """One folder of work: checkpoint, log, plots and sheets of each stage, tokenizer and caches."""
 
     work: Path
 

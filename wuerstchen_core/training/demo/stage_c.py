@@ -13,7 +13,7 @@ from ...schedule import times
 from ...stage_c import StageC
 from ...text_encoder import TextEncoder
 from ..initialise import initialise_stage_c
-from ..objectives import diffusion_loss, drop_captions, stratified_times, truncated_snr_weight
+from ..objectives import diffusion_loss, drop_captions, stratified_times, x0_weight
 from ..plots import contact_sheet
 from .captions import canonical, caption
 from .configs import GRID, STAGE_C
@@ -67,7 +67,7 @@ class StageCTask:
         z = (self.embeddings[rows] + 1) / 42
         t = stratified_times(BATCH, generator, 0.85 if step < HIGH_NOISE_STEPS else 0.01)
         predict = plain(self.network, self.network.prepare(text))
-        return {"eps": diffusion_loss(predict, z, t, generator, truncated_snr_weight).mean()}
+        return {"eps": diffusion_loss(predict, z, t, generator, x0_weight).mean()}
 
     def probe(self, network: nn.Module) -> dict[str, float]:
         result = {}
