@@ -14,21 +14,21 @@ from .errors import SettingError
 
 SCHEDULERS = ("default", "notebook", "uniform")
 
-_S = 0.008
+S, SCALER = 0.008, 1.0  # fields of the published scheduler_config.json; scaler 1 bends no time
 _LOWEST, _HIGHEST = 1e-4, 0.9999
 
 
 def alpha_bar(t: float) -> float:
     """The share of signal power at time t: cosine schedule, s = 0.008, in [1e-4, 0.9999]."""
-    angle = (t + _S) / (1 + _S) * math.pi / 2
-    value = math.cos(angle) ** 2 / math.cos(_S / (1 + _S) * math.pi / 2) ** 2
+    angle = (t + S) / (1 + S) * math.pi / 2
+    value = math.cos(angle) ** 2 / math.cos(S / (1 + S) * math.pi / 2) ** 2
     return min(max(value, _LOWEST), _HIGHEST)
 
 
 def alpha_bar_of(t: Tensor) -> Tensor:
     """`alpha_bar` of a tensor of times, any shape, in float32."""
-    angle = (t.float() + _S) / (1 + _S) * (math.pi / 2)
-    value = angle.cos() ** 2 / math.cos(_S / (1 + _S) * math.pi / 2) ** 2
+    angle = (t.float() + S) / (1 + S) * (math.pi / 2)
+    value = angle.cos() ** 2 / math.cos(S / (1 + S) * math.pi / 2) ** 2
     return value.clamp(_LOWEST, _HIGHEST)
 
 

@@ -1,5 +1,6 @@
 """The parts are found in every form that a user may have the weights in."""
 
+import json
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ import torch
 
 from comfyui_wuerstchen.wuerstchen_core.checkpoints import Parts, find_parts, save_network
 from comfyui_wuerstchen.wuerstchen_core.errors import (
+    MismatchedCheckpointError,
     MissingPartError,
     UnreadableCheckpointError,
 )
@@ -180,3 +182,25 @@ def test_folders_that_may_not_be_read_are_left_out(
     assert found(find_parts(tmp_path)) == DECODER
     with pytest.raises(UnreadableCheckpointError, match="permissions"):
         find_parts(tmp_path / "locked")
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("wuerstchen-prior/model_index.json", "latent_mean"),
+        ("wuerstchen/model_index.json", "latent_dim_scale"),
+        ("wuerstchen-prior/scheduler/scheduler_config.json", "scaler"),
+    ],
+)
+def test_other_constants_than_the_published_ones_are_refused(
+    file: str, field: str, published: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(published, folder)
+    stated = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**stated, field: 7.0}))
+    with pytest.raises(MismatchedCheckpointError, match=f"{field} 7.0"):
+        find_parts(folder)
+    (folder / file).write_text("{")
+    with pytest.raises(UnreadableCheckpointError, match="cannot be read"):
+        find_parts(folder)

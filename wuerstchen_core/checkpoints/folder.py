@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingPartError, UnreadableCheckpointError
+from .constants import check_constants
 from .detect import Kind, detect
 from .read import State
 from .source import entries, find_source, parts_in, read_source
@@ -80,7 +81,7 @@ def find_parts(folder: Path) -> Parts:
 
     It may hold the published repositories side by side, be one of them, be a Hugging Face cache,
     or hold the original .pt files. What weights are is judged by their tensors' names. Raises
-    UnreadableCheckpointError when there is no such folder.
+    UnreadableCheckpointError when there is no such folder, and what `check_constants` raises.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -97,6 +98,9 @@ def find_parts(folder: Path) -> Parts:
     unused += [f"{c.path} is {c.kind.title}" for c in candidates if c.kind not in _PART_KINDS]
 
     stage_c, stage_b = _best(Kind.STAGE_C, candidates), _best(Kind.STAGE_B, candidates)
+    for stage in (stage_c, stage_b):
+        if stage is not None:
+            check_constants(stage.repository)
     return Parts(
         folder,
         stage_c=_path(stage_c),
