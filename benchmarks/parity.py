@@ -1,4 +1,4 @@
-"""How far each network is from diffusers', with the same random weights in float32 on the CPU.
+"""How far each stage is from diffusers', with the same random weights in float32 on the CPU.
 
     python benchmarks/parity.py           # small networks, seconds
     python benchmarks/parity.py --full    # the published sizes at 1024²: minutes, 12 GB of memory

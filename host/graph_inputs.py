@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,8 +97,8 @@ def apply_settings(graph: GraphFile, nodes: Nodes, settings: Sequence[str]) -> d
                 raise SetError(f"--set '{setting}' has no '='; write it as KEY=VALUE.")
             found = find_input(inputs, key.strip(), graph.prompt)
             if found.takes_file and (path := _named_file(text, found)) is not None:
-                files[text] = path
-                value: Any = text
+                value: Any = _input_name(path)
+                files[value] = path
             else:
                 value = parse_value(found, text)
             graph.set(found.node_id, found.spec.name, value)
@@ -166,6 +167,12 @@ def _named_file(text: str, found: GraphInput) -> Path | None:
     if not path.is_file():
         raise SetError(f"{found.name}: there is no file '{text}'; give the path of one.")
     return path.resolve()
+
+
+def _input_name(path: Path) -> str:
+    """What the file will be called in the input folder: its name and a mark of its content, so
+    that the graph finds the same picture again, and tells nothing of where it came from."""
+    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
 
 
 def parse_value(found: GraphInput, text: str) -> Any:

@@ -13,6 +13,7 @@ from ..wuerstchen_core.checkpoints import (
     load_text_encoder,
 )
 from ..wuerstchen_core.residency import DTYPES
+from . import runtime
 from .parts import Part, folder_choices, part_choices, path_of, resolve
 
 CATEGORY = "Würstchen/loaders"
@@ -78,10 +79,10 @@ class LoadPipeline:
         return {"required": {"folder": ("COMBO", folder), "dtype": _DTYPE}}
 
     def load(self, folder: str, dtype: str) -> tuple[Part[Any], ...]:
-        parts = find_parts(resolve(folder))
+        parts, device = find_parts(resolve(folder)), runtime.compute_device()
 
         def part(name: str, load: Callable[..., Any]) -> Part[Any]:
-            return Part(lambda: load(parts.require(name), dtype))
+            return Part(lambda: load(parts.require(name), dtype, device))
 
         return tuple(part(name, load) for name, _, load, _ in _PARTS)
 
@@ -105,7 +106,7 @@ class _LoadPart:
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         path: Path = path_of(name, self.PART)
         load = next(load for part, _, load, _ in _PARTS if part == self.PART)
-        network = load(path, dtype)
+        network = load(path, dtype, runtime.compute_device())
         return (Part(lambda: network),)
 
 
@@ -165,7 +166,8 @@ class LoadTextEncoder:
         folder, _, role = name.rpartition("/")
         if role not in _TEXT_ROLES:
             folder, role = name, "prior"
-        encoder = load_text_encoder(find_parts(resolve(folder)).require(_TEXT_ROLES[role]), dtype)
+        path = find_parts(resolve(folder)).require(_TEXT_ROLES[role])
+        encoder = load_text_encoder(path, dtype, runtime.compute_device())
         return (Part(lambda: encoder),)
 
 

@@ -1,5 +1,6 @@
 """What a loader puts on its wire, and the weights a user can choose from."""
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,9 +43,10 @@ def part_choices() -> list[str]:
     files = [
         path.relative_to(root).as_posix()
         for root in runtime.weight_roots()
-        if root != runtime.BUNDLED_MODELS
         for path in sorted(root.rglob("*"))
-        if path.suffix in WEIGHT_SUFFIXES and path.is_file()
+        if not path.is_relative_to(runtime.BUNDLED_MODELS / runtime.DEMO)
+        and path.suffix in WEIGHT_SUFFIXES
+        and path.is_file()
     ]
     return [*folder_choices(), *_unique(files)]
 
@@ -57,8 +59,9 @@ def resolve(name: str) -> Path:
     """
     roots = runtime.weight_roots()
     for root in roots:
-        path = (root / name).resolve()
-        if name and path.is_relative_to(root.resolve()) and path.exists():
+        # By the words of the path, not by where links lead: users link folders to other disks.
+        path = Path(os.path.normpath(root / name))
+        if path != root and path.is_relative_to(root) and path.exists():
             return path
     places = ", ".join(str(root) for root in roots if root != runtime.BUNDLED_MODELS)
     raise CheckpointError(

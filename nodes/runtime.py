@@ -3,6 +3,7 @@
 Nodes ask here for folders, report progress here, and are cancelled here.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from ..wuerstchen_core.sampling import Callback, StepInfo
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 # Folders of weights; the demo checkpoint lies in the package's own `models/`.
 MODELS_FOLDER = "wuerstchen"
 BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
+DEMO = "wuerstchen-demo"
 
 
 class Surroundings(Protocol):
@@ -76,6 +80,7 @@ class ComfySurroundings:
         self._management = comfy.model_management
         self._utils = comfy.utils
         self._paths = folder_paths
+        self._bar: comfy.utils.ProgressBar | None = None
 
     def models_dirs(self, kind: str) -> list[Path]:
         known = self._paths.folder_names_and_paths.get(kind)
@@ -94,7 +99,9 @@ class ComfySurroundings:
     def progress(self, value: int, total: int, preview: "Image.Image | None" = None) -> None:
         self.check_cancelled()
         shown = ("JPEG", preview, None) if preview is not None else None
-        self._utils.ProgressBar(total).update_absolute(value, total, shown)
+        if self._bar is None:  # one bar for all steps: it limits how often it reports
+            self._bar = self._utils.ProgressBar(total)
+        self._bar.update_absolute(value, total, shown)
 
     def check_cancelled(self) -> None:
         self._management.throw_exception_if_processing_interrupted()
@@ -138,4 +145,14 @@ def step_callback() -> Callback:
 
 def weight_roots() -> list[Path]:
     """Where folders of weights are looked for, best first; the bundled demo comes last."""
-    return [*surroundings().models_dirs(MODELS_FOLDER), BUNDLED_MODELS]
+    given = (Path(os.path.abspath(folder)) for folder in surroundings().models_dirs(MODELS_FOLDER))
+    return list(dict.fromkeys([*given, BUNDLED_MODELS]))
+
+
+def compute_device() -> torch.device | None:
+    """ComfyUI's choice, which its command line can change; None leaves it to the loaders."""
+    if not inside_comfyui():
+        return None
+    import comfy.model_management
+
+    return comfy.model_management.get_torch_device()

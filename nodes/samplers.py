@@ -1,5 +1,6 @@
 """The samplers of Stage C and Stage B."""
 
+import logging
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -15,7 +16,12 @@ from .latent import Latent, like, noise_for, samples_of
 from .parts import Part
 from .text import Conditioning
 
+log = logging.getLogger(__name__)
+
 CATEGORY = "Würstchen/sampling"
+
+# What stock nodes write beside the states to limit where and when they count.
+_UNREAD = {"area", "mask", "strength", "start_percent", "end_percent"}
 
 
 def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -89,7 +95,11 @@ def _states(conditioning: Conditioning | None, name: str) -> Tensor | None:
             f"`{name}` holds {len(conditioning)} conditionings; the Würstchen samplers read one. "
             "Use Conditioning (Average) or (Concat) instead of (Combine)."
         )
-    return conditioning[0][0]
+    states, options = conditioning[0]
+    ignored = sorted(_UNREAD & options.keys())
+    if ignored:
+        log.warning("`%s` carries %s, which is not read", name, ", ".join(ignored))
+    return states
 
 
 class StageCSampler:

@@ -179,7 +179,7 @@ def encode_pixels(stage_a: StageA, pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_embedding(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Pictures in [0, 1] -> Stage C latent of the given cells (height, width)."""
-    return encode_picture(encoder, pixels.to(device_of(encoder)), grid).cpu()
+    return encode_picture(encoder, pixels, grid).cpu()
 
 
 def device_of(network: nn.Module) -> torch.device:

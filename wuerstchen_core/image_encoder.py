@@ -171,9 +171,10 @@ def encode_picture(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int])
     """The image embedding of a picture on a given grid: B×3×H×W in [0, 1] -> B×c_latent×h×w.
 
     The encoder sees the picture at 32 pixels a cell (0.75 of its size on the usual grid), resized
-    bilinearly with antialiasing, as in training.
+    bilinearly with antialiasing, as in training; on the picture's own device, since not every
+    accelerator has that kernel.
     """
     cell = encoder.config.downscale
     size = (grid[0] * cell, grid[1] * cell)
     resized = F.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
-    return encoder(resized)
+    return encoder(resized.to(next(encoder.parameters()).device))

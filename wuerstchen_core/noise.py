@@ -17,11 +17,6 @@ class SampleNoise:
     def __init__(self, seeds: Iterable[int]) -> None:
         self._generators = [torch.Generator().manual_seed(seed % _SEEDS) for seed in seeds]
 
-    @classmethod
-    def from_seed(cls, seed: int, batch: int) -> "SampleNoise":
-        """Sample i is seeded `seed + i`."""
-        return cls(range(seed, seed + batch))
-
     def draw(self, shape: tuple[int, ...]) -> Tensor:
         """shape: of one sample, without the batch -> batch×shape float32 on the CPU."""
         return torch.stack([torch.randn(shape, generator=g) for g in self._generators])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import ChannelNorm, Ops, nchw, nhwc
+from .layers import ChannelNorm, Ops, in_float32, nchw, nhwc
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class StageA(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.out_block[0].weight.dtype
+        return self.in_block[1].weight.dtype
 
     def float32_modules(self) -> tuple[nn.Module, ...]:
-        """Modules whose weights stay float32 when the rest is cast down: none."""
-        return ()
+        """Modules whose weights stay float32 when the rest is cast down: what makes pixels."""
+        return (self.out_block,)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], B×3×H×W (sides multiples of 4) -> latent B×4×H/4×W/4, unquantised."""
@@ -121,4 +121,4 @@ class StageA(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent B×4×h×w in VQ space -> pixels B×3×4h×4w float32, not clamped."""
-        return self.out_block(self.up_blocks(latent.to(self.dtype))).float()
+        return in_float32(self.out_block, self.up_blocks(latent.to(self.dtype)))

@@ -55,11 +55,6 @@ class StageBConfig:
             return self.dropout
         return (self.dropout,) * len(self.c_hidden)
 
-    @property
-    def size_multiple(self) -> int:
-        """The latent's sides must be multiples of this: the patch and one halving a level."""
-        return self.patch_size * 2 ** (len(self.c_hidden) - 1)
-
 
 @dataclass(frozen=True)
 class StageBContext:
@@ -186,7 +181,7 @@ class StageB(nn.Module):
     def heads(self, x: Tensor, t: Tensor, context: StageBContext) -> tuple[Tensor, Tensor]:
         """The two output heads (a, b), each B×c_out×H×W float32; b in (0.001, 0.999).
 
-        x: B×c_in×H×W (unit variance at t = 1), H and W multiples of `config.size_multiple`;
+        x: B×c_in×H×W (unit variance at t = 1), H and W even after the patch and every halving;
         t: B times in [0, 1], 1 = pure noise.
         """
         timestep = timestep_embedding(t, self.config.c_r)

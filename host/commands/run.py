@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...nodes.runtime import use
 from ...wuerstchen_core.errors import CheckpointError, WuerstchenError
+from ...wuerstchen_core.files import write_atomically
 from ..cache import CacheLimits
 from ..executor import Executor
 from ..folder_lock import clean_output
@@ -25,6 +28,8 @@ from ..progress_view import ProgressView
 from ..registry import Nodes, default_nodes
 from ..report import RunResult
 from ..validate import validate
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 
 DONE, FAILED, BAD_REQUEST = 0, 1, 2
 
@@ -95,7 +100,7 @@ def _run(arguments: argparse.Namespace, nodes: Nodes, folders: Folders) -> int:
         if not folder.is_dir():
             raise WuerstchenError(f"--models '{folder}' is not a folder; name one that exists.")
     with use(HostSurroundings(folders)):
-        graph = load_graph(arguments.file, nodes)
+        graph = load_graph(_example(arguments.file) or arguments.file, nodes)
         files = apply_settings(graph, nodes, arguments.settings)
         if arguments.list:
             _print_inputs(list_inputs(graph.prompt, nodes), arguments.json)
@@ -108,9 +113,37 @@ def _run(arguments: argparse.Namespace, nodes: Nodes, folders: Folders) -> int:
         for problem in problems:
             _complain(arguments.json, problem)
         return BAD_REQUEST
-    clean_output(folders.output)
+    _prepare(folders)
     result = _execute(arguments.json, graph, nodes, folders, validation.outputs)
     return _report(result, graph, folders, arguments.json)
+
+
+def _example(file: Path) -> Path | None:
+    """The packaged example workflow that is meant when `file` is not there, as after installing
+    a wheel."""
+    packaged = EXAMPLES / file.name
+    given = not file.exists() and file.parent.name in ("", EXAMPLES.name)
+    return packaged if given and packaged.is_file() else None
+
+
+def _prepare(folders: Folders) -> None:
+    """An output folder that can be written, before any work; the named files become inputs, so
+    that a saved picture's graph finds them again."""
+    try:
+        folders.output.mkdir(parents=True, exist_ok=True)
+        clean_output(folders.output)
+        with tempfile.TemporaryFile(dir=folders.output):
+            pass
+        for name, source in folders.extra_inputs.items():
+            folders.input.mkdir(parents=True, exist_ok=True)
+            if not (folders.input / name).exists():
+                with write_atomically(folders.input / name) as partial:
+                    shutil.copyfile(source, partial)
+    except OSError as error:
+        raise WuerstchenError(
+            f"'{error.filename or folders.output}' cannot be written: {error.strerror}; choose "
+            "another --output-dir or --input-dir."
+        ) from error
 
 
 def _execute(

@@ -1,7 +1,6 @@
 """Both published layouts load to the same network, whatever the file's format and dtype."""
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,10 @@ from comfyui_wuerstchen.wuerstchen_core.checkpoints import (
     load_stage_c,
     load_text_encoder,
 )
-from comfyui_wuerstchen.wuerstchen_core.errors import MismatchedCheckpointError
+from comfyui_wuerstchen.wuerstchen_core.errors import (
+    ForeignCheckpointError,
+    MismatchedCheckpointError,
+)
 from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 
 from .tiny import (
@@ -143,12 +145,11 @@ def test_heads_of_64_without_config(tmp_path: Path) -> None:
         load_stage_c(path, "float32", CPU)
 
 
-def test_v1_width_is_loaded_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_v1_prior_is_refused_by_name(tmp_path: Path) -> None:
     network = with_weights(StageC(StageCConfig(c=64, c_cond=1024, depth=1, nhead=1)))
     path = write_file(tmp_path / "c.safetensors", network.state_dict())
-    with caplog.at_level(logging.INFO):
-        assert load_stage_c(path, "float32", CPU).config.c_cond == 1024
-    assert "CLIP-H" in caplog.text
+    with pytest.raises(ForeignCheckpointError, match="v1 prior"):
+        load_stage_c(path, "float32", CPU)
 
 
 def test_config_knows_old_and_unknown_fields(published: Path, tmp_path: Path) -> None:

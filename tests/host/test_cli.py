@@ -106,6 +106,19 @@ def test_a_loaded_file_anywhere_on_the_disk(cli, tmp_path):
     )
     code, out, _ = cli(graph, "--set", f"LoadImage.image={tmp_path / 'mine.png'}")
     assert code == 0 and pixels(out.strip()).shape == (4, 5, 3)
+    # The picture's own graph finds the file again, and does not tell where it came from.
+    with Image.open(out.strip()) as picture:
+        assert str(tmp_path) not in picture.text["prompt"]
+    (tmp_path / "mine.png").unlink()
+    code, again, _ = cli(Path(out.strip()))
+    assert code == 0 and (pixels(again.strip()) == pixels(out.strip())).all()
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_the_work(cli, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = cli(GRAPH, "--output-dir", "file")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1 and "cannot be written" in err
 
 
 def test_every_problem_is_told_at_once(cli):

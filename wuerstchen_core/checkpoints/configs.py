@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 import torch
 
@@ -25,7 +25,8 @@ from .derive import (
 from .detect import Kind
 
 
-class Architecture(NamedTuple, Generic[Network]):
+@dataclass(frozen=True)
+class Architecture(Generic[Network]):
     """One of the four networks that this project defines itself."""
 
     kind: Kind

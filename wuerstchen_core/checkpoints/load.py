@@ -1,13 +1,12 @@
 """Weights on disk -> networks, ready for inference."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import MismatchedCheckpointError
+from ..errors import ForeignCheckpointError, MismatchedCheckpointError
 from ..fold import fold_embedding_mappers
 from ..image_encoder import ImageEncoder
 from ..residency import Network, pick_device, pick_dtype, place
@@ -30,8 +29,6 @@ from .read import State
 from .rename import to_diffusers_names
 from .source import find_source, read_source
 
-log = logging.getLogger(__name__)
-
 CLIP_H_WIDTH = 1024  # v2 priors read CLIP-bigG, 1280 wide
 
 
@@ -43,7 +40,10 @@ def load_stage_c(path: Path, dtype: str = "auto", device: torch.device | None = 
     """
     network = _load(STAGE_C, path, dtype, device)
     if network.config.c_cond == CLIP_H_WIDTH:
-        log.info("%s reads CLIP-H states (%s wide), as v1 priors do", path, CLIP_H_WIDTH)
+        raise ForeignCheckpointError(
+            f"{path} reads CLIP-H states ({CLIP_H_WIDTH} wide): a Würstchen v1 prior; only v2 "
+            "priors, which read CLIP-bigG (1280 wide), are supported."
+        )
     return network
 
 

@@ -72,7 +72,7 @@ def train(task: Task, settings: TrainSettings, folder: Path) -> nn.Module:
     """Trains until `settings.steps`, resuming from `folder`; gives the averaged network.
 
     folder: `checkpoint.pt` (network, average, optimizer, step), `log.jsonl`, plots and sheets.
-    Ctrl-C saves a checkpoint and re-raises KeyboardInterrupt.
+    Ctrl-C between two steps saves a checkpoint; within one, at most `save_seconds` are lost.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(task, settings, folder)
@@ -80,7 +80,8 @@ def train(task: Task, settings: TrainSettings, folder: Path) -> nn.Module:
     try:
         run.steps()
     except KeyboardInterrupt:
-        run.save()
+        if run.between_steps:  # else the last regular checkpoint is the newest whole one
+            run.save()
         raise
     return run.ema.network
 
@@ -106,6 +107,7 @@ class _Run:
     def __init__(self, task: Task, settings: TrainSettings, folder: Path) -> None:
         self.task, self.settings, self.folder = task, settings, folder
         self.step = 0
+        self.between_steps = True
         self.ema = Ema(task.network, settings.ema_decay)
         self.optimizer = torch.optim.AdamW(
             _decay_groups(task.network.named_parameters(), settings.weight_decay),
@@ -160,6 +162,7 @@ class _Run:
 
     def _one_step(self) -> dict[str, float]:
         settings, network = self.settings, self.task.network
+        self.between_steps = False
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.rate(self.step)
         network.train()
@@ -177,6 +180,7 @@ class _Run:
             self.optimizer.step()
         self.step += 1
         self.ema.update(network, self.step)
+        self.between_steps = True
         return {name: round(value.item(), 5) for name, value in losses.items()}
 
     def _report(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Loss curves and sample sheets as PNG."""
 
 import json
+import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -45,7 +46,7 @@ def contact_sheet(
     pictures: Tensor, columns: int, captions: list[str] | None = None, side: int = 128
 ) -> Image.Image:
     """B×3×H×W in [0, 1] -> one picture of thumbnails, row by row, with a caption under each."""
-    strip = 26 if captions else 0
+    strip = 4 * 11 if captions else 0  # four lines
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * (side + 4), rows * (side + strip + 4)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -53,8 +54,6 @@ def contact_sheet(
         left, top = (i % columns) * (side + 4), (i // columns) * (side + strip + 4)
         sheet.paste(to_pil(pixels).resize((side, side), Image.Resampling.LANCZOS), (left, top))
         if captions:
-            words = captions[i].split()
-            half = (len(words) + 1) // 2
-            text = " ".join(words[:half]) + "\n" + " ".join(words[half:])
+            text = "\n".join(textwrap.wrap(captions[i], width=side // 5)[:4])
             draw.text((left + 1, top + side), text, fill="black", font_size=9, spacing=1)
     return sheet

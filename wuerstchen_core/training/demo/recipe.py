@@ -103,13 +103,15 @@ class Recipe:
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(N×16×6×6, classes N×5) in embedding space."""
         encoder, path = self.image_encoder.encoder, self.work / "embeddings.safetensors"
-        return build_cache(path, CACHED_SCENES, lambda pictures: encoder(shrink(pictures)))
+        made_by = self.work / "image_encoder" / "checkpoint.pt"
+        return build_cache(path, CACHED_SCENES, lambda p: encoder(shrink(p)), made_by)
 
     @cached_property
     def latents(self) -> Tensor:
         """M×4×64×64 in VQ space, of the first M scenes."""
         path = self.work / "latents.safetensors"
-        return build_cache(path, CACHED_LATENTS, self.stage_a.encode)[0]
+        made_by = self.work / "stage_a" / "checkpoint.pt"
+        return build_cache(path, CACHED_LATENTS, self.stage_a.encode, made_by)[0]
 
     def text_encoder(self, role: str) -> TextEncoder:
         """The trained tower of "prior" or "decoder" with the tokenizer."""
