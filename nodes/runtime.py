@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -73,14 +73,14 @@ class ComfySurroundings:
     """ComfyUI's folders, progress bar and interrupt."""
 
     def __init__(self) -> None:
-        import comfy.model_management
-        import comfy.utils
-        import folder_paths
+        import comfy.model_management  # pyright: ignore[reportMissingImports]
+        import comfy.utils  # pyright: ignore[reportMissingImports]
+        import folder_paths  # pyright: ignore[reportMissingImports]
 
         self._management = comfy.model_management
         self._utils = comfy.utils
         self._paths = folder_paths
-        self._bar: comfy.utils.ProgressBar | None = None
+        self._bar: Any = None
 
     def models_dirs(self, kind: str) -> list[Path]:
         known = self._paths.folder_names_and_paths.get(kind)
@@ -153,6 +153,6 @@ def compute_device() -> torch.device | None:
     """ComfyUI's choice, which its command line can change; None leaves it to the loaders."""
     if not inside_comfyui():
         return None
-    import comfy.model_management
+    import comfy.model_management  # pyright: ignore[reportMissingImports]
 
     return comfy.model_management.get_torch_device()

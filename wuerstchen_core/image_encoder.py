@@ -152,7 +152,7 @@ class ImageEncoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.backbone[0][0].weight.dtype
+        return next(self.backbone.parameters()).dtype
 
     def float32_modules(self) -> tuple[nn.Module, ...]:
         """Modules whose weights stay float32 when the rest is cast down: the mapper's norm."""

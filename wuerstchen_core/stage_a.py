@@ -109,7 +109,7 @@ class StageA(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.in_block[1].weight.dtype
+        return next(self.in_block.parameters()).dtype
 
     def float32_modules(self) -> tuple[nn.Module, ...]:
         """Modules whose weights stay float32 when the rest is cast down: what makes pixels."""

@@ -56,4 +56,4 @@ class TextEncoder:
         tokens = self.tokenizer(text, verbose=False).input_ids
         if len(tokens) <= self.length:
             return ""
-        return self.tokenizer.decode(tokens[self.length - 1 : -1])
+        return str(self.tokenizer.decode(tokens[self.length - 1 : -1]))

@@ -5,6 +5,7 @@ models need are marked as such.
 """
 
 import math
+from typing import Any
 
 from torch import nn
 
@@ -13,22 +14,24 @@ from ..stage_b import StageB
 from ..stage_c import StageC
 
 
-def initialise_stage_c(network: StageC, small: bool = False) -> None:
+def initialise_stage_c(stage_c: StageC, small: bool = False) -> None:
     """Xavier everywhere, zero head: eps starts as the input itself.
 
     small: at small widths the mapped text starts 10 to 20 times weaker than the image tokens that
     it competes with in attention, and zero padding, the only source of position, is invisible to
     an input without a mean; so the text path is stronger and the projection gets a bias.
     """
+    network: Any = stage_c  # torch does not type what modules hold
     _xavier(network)
     nn.init.normal_(network.projection.weight, std=0.02 if not small else 0.25)
     for block in network.blocks:
         if isinstance(block, ResBlock):
-            block.channelwise[-1].weight.data.mul_(math.sqrt(1 / network.config.depth))
+            _damp(block, 1 / network.config.depth)
         elif isinstance(block, TimestepBlock) and not small:
             nn.init.zeros_(block.mapper.weight)
         elif isinstance(block, AttnBlock) and small:
-            nn.init.xavier_uniform_(block.kv_mapper[1].weight, gain=3.0)
+            kv_mapper: Any = block.kv_mapper[1]
+            nn.init.xavier_uniform_(kv_mapper.weight, gain=3.0)
     for layer in (network.cond_mapper[0], network.cond_mapper[2]):
         if small:
             nn.init.xavier_uniform_(layer.weight, gain=1.5)
@@ -39,8 +42,9 @@ def initialise_stage_c(network: StageC, small: bool = False) -> None:
     nn.init.zeros_(network.out[1].weight)
 
 
-def initialise_stage_b(network: StageB) -> None:
+def initialise_stage_b(stage_b: StageB) -> None:
     """Xavier everywhere, small conditioning maps, zero head with b near 1 (pure noise in)."""
+    network: Any = stage_b
     _xavier(network)
     for mapper in network.effnet_mappers:
         if mapper is not None:
@@ -51,11 +55,16 @@ def initialise_stage_b(network: StageB) -> None:
     for level in (*network.down_blocks, *network.up_blocks):
         for block in level:
             if isinstance(block, ResBlock):
-                depth = sum(network.config.blocks)
-                block.channelwise[-1].weight.data.mul_(math.sqrt(1 / depth))
+                _damp(block, 1 / sum(network.config.blocks))
             elif isinstance(block, TimestepBlock):
                 nn.init.zeros_(block.mapper.weight)
     nn.init.zeros_(network.clf[1].weight)
+
+
+def _damp(block: ResBlock, variance: float) -> None:
+    """Lets a block add only its share of the variance that all blocks add up to."""
+    last: Any = block.channelwise[-1]
+    last.weight.data.mul_(math.sqrt(variance))
 
 
 def _xavier(network: nn.Module) -> None:

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 class Task(Protocol):
     """What is trained: a network, its loss, and how progress is judged."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module: ...
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Named parts of the loss; their sum is minimised. All randomness from `generator`."""

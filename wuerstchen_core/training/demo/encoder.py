@@ -7,6 +7,8 @@ scenes apart by more than the prior's errors, and linear readers in every cell k
 captions name easy to find.
 """
 
+from typing import Any
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class EncoderAndPainter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = ImageEncoder(IMAGE_ENCODER)
-        norm = self.encoder.mapper[1]
+        norm: Any = self.encoder.mapper[1]
         nn.init.constant_(norm.weight, 42.0)  # so that z = (e + 1)/42 has unit variance
         nn.init.constant_(norm.bias, -1.0)
         width, latent = 128, IMAGE_ENCODER.c_latent

@@ -1,5 +1,7 @@
 """Training Stage A on crops of drawn scenes."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,7 +21,8 @@ class StageATask:
     def __init__(self) -> None:
         self.network = StageA(STAGE_A)
         # v2's Stage B works on latent / scale_factor, which should have unit variance.
-        nn.init.constant_(self.network.down_blocks[-1][1].weight, STAGE_A.scale_factor)
+        to_latent: Any = self.network.down_blocks[-1]
+        nn.init.constant_(to_latent[1].weight, STAGE_A.scale_factor)
         nn.init.normal_(self.network.vquantizer.embedding.weight, std=STAGE_A.scale_factor)
         for name, gammas in self.network.named_parameters():
             if name.endswith("gammas"):  # open the gates: residual blocks of scale 0.3, not 0

@@ -8,6 +8,7 @@ the stages attend to.
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,6 +25,11 @@ BATCH = 32
 
 def new_tower(size: TextSize, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A CLIP text tower of the given size with random weights."""
+    special: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.width,
@@ -33,9 +39,7 @@ def new_tower(size: TextSize, tokenizer: CLIPTokenizer) -> CLIPTextModel:
         max_position_embeddings=tokenizer.model_max_length,
         hidden_act="gelu",
         projection_dim=size.width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
     return CLIPTextModel(config)
 
