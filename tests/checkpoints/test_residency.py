@@ -27,7 +27,7 @@ def test_auto_on_the_cpu_follows_the_processor(
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+    ("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)]
 )
 def test_auto_on_cuda_follows_its_generation(
     capability: tuple[int, int], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch

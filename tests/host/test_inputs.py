@@ -85,8 +85,9 @@ def test_a_file_of_the_user_is_taken_by_its_path(nodes, inside, tmp_path, monkey
     (inside.input / "known.png").touch()
     graph = GraphFile({"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}})
     monkeypatch.chdir(tmp_path)
-    assert apply_settings(graph, nodes, ["image=mine.png"]) == {"mine.png": tmp_path / "mine.png"}
-    assert graph.prompt["1"]["inputs"] == {"image": "mine.png"}
+    name = "mine-e3b0c44298fc.png"  # with a mark of its content, here of nothing
+    assert apply_settings(graph, nodes, ["image=mine.png"]) == {name: tmp_path / "mine.png"}
+    assert graph.prompt["1"]["inputs"] == {"image": name}
     assert apply_settings(graph, nodes, ["LoadImage.image=known.png"]) == {}
     with pytest.raises(SetError, match="there is no file 'none.png'"):
         apply_settings(graph, nodes, ["image=none.png"])

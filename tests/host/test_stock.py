@@ -163,7 +163,7 @@ def test_the_choices_are_the_pictures_of_the_folder(inside):
     for name in ("b.png", "a.JPG", "c.txt", ".hidden.png"):
         (inside.input / name).touch()
     choices, options = LoadImage.INPUT_TYPES()["required"]["image"]
-    assert choices == ["a.JPG", "b.png"] and options["image_upload"] is True
+    assert choices == ["a.JPG", "b.png", "example.png"] and options["image_upload"] is True
 
 
 def test_a_changed_picture_is_noticed(inside):

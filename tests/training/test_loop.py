@@ -44,12 +44,23 @@ class ToyTask:
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = train(ToyTask(), SETTINGS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(ToyTask(stop_after=5), SETTINGS, tmp_path / "broken")
+        # Every step is saved; the interrupt falls into the middle of the sixth.
+        train(ToyTask(stop_after=5), replace(SETTINGS, save_seconds=0), tmp_path / "broken")
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 5
     resumed = train(ToyTask(), SETTINGS, tmp_path / "broken")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "broken")]
     assert logs[0] == logs[1]
+
+
+def test_an_interrupted_step_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(ToyTask(stop_after=3), SETTINGS, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    train(ToyTask(), SETTINGS, tmp_path)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 9))
 
 
 def test_what_it_writes(tmp_path: Path) -> None:

@@ -117,15 +117,16 @@ class _Run:
         )
 
     def resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+        path, log_path = self.folder / "checkpoint.pt", self.folder / "log.jsonl"
         if not path.exists():
+            log_path.unlink(missing_ok=True)
             return
         state = torch.load(path, weights_only=True)
         self.step = state["step"]
         self.task.network.load_state_dict(state["network"])
         self.ema.network.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        _truncate_log(self.folder / "log.jsonl", self.step)
+        _truncate_log(log_path, self.step)
         log.info("resuming %s at step %d", self.folder.name, self.step)
 
     def save(self) -> None:
