@@ -1,6 +1,7 @@
 """Imports point one way: host -> nodes -> wuerstchen_core."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,19 @@ def test_every_node_has_a_help_page() -> None:
 
     pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
     assert pages == set(NODE_CLASS_MAPPINGS)
+
+
+def test_the_english_locale_says_what_the_nodes_declare() -> None:
+    from comfyui_wuerstchen.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+    found = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert found.keys() == NODE_CLASS_MAPPINGS.keys()
+    for node_id, node in NODE_CLASS_MAPPINGS.items():
+        said = found[node_id]
+        assert said["display_name"] == NODE_DISPLAY_NAME_MAPPINGS[node_id]
+        assert said["description"] == node.DESCRIPTION
+        inputs = {k: v for group in node.INPUT_TYPES().values() for k, v in group.items()}
+        assert {name: one["tooltip"] for name, one in said["inputs"].items()} == {
+            name: options["tooltip"] for name, (_, options) in inputs.items()
+        }
+        assert [one["name"] for one in said["outputs"].values()] == list(node.RETURN_NAMES)
