@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--work",
         type=Path,
-        default=Path("work/demo"),
+        default=Path("runs/demo"),
         metavar="DIR",
         help="where checkpoints, logs, plots and sample sheets go",
     )
