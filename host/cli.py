@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .commands import COMMANDS
-from .interrupt import EXIT_CANCELLED
+from .exit_codes import CANCELLED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.handler(arguments)
     except KeyboardInterrupt:
-        return EXIT_CANCELLED
+        return CANCELLED
     except BrokenPipeError:
         # The reader has gone (`… | head`); Python must not try to flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Event
 from types import FrameType
 
-EXIT_CANCELLED = 130
+from .exit_codes import CANCELLED
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def cancel_on_signals() -> Iterator[Event]:
     def ask(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():
             # Files are written beside and renamed, so there is nothing to tidy up first.
-            os._exit(EXIT_CANCELLED)
+            os._exit(CANCELLED)
         cancel.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

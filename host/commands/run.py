@@ -17,11 +17,12 @@ from ...wuerstchen_core.errors import CheckpointError, WuerstchenError
 from ...wuerstchen_core.files import write_atomically
 from ..cache import CacheLimits
 from ..executor import Executor
+from ..exit_codes import BAD_REQUEST, CANCELLED, DONE, FAILED
 from ..folder_lock import clean_output
 from ..folders import Folders, HostSurroundings
 from ..graph_file import GraphFile, load_graph
 from ..graph_inputs import GraphInput, apply_settings, list_inputs
-from ..interrupt import EXIT_CANCELLED, cancel_on_signals
+from ..interrupt import cancel_on_signals
 from ..messages import OnEvent
 from ..problems import describe_problems
 from ..progress_view import ProgressView
@@ -30,8 +31,6 @@ from ..report import RunResult
 from ..validate import validate
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
-
-DONE, FAILED, BAD_REQUEST = 0, 1, 2
 
 
 def add_parser(subparsers: Any) -> None:
@@ -174,7 +173,7 @@ def _report(result: RunResult, graph: GraphFile, folders: Folders, as_json: bool
     if result.status == "cancelled":
         if not as_json:
             _complain(False, "Cancelled.")
-        return EXIT_CANCELLED
+        return CANCELLED
     if failure is None:
         return DONE
     if not as_json:

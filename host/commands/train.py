@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...wuerstchen_core.errors import WuerstchenError
-
-DONE, BAD_REQUEST, CANCELLED = 0, 2, 130
+from ..exit_codes import BAD_REQUEST, CANCELLED, DONE
 
 
 def add_parser(subparsers: Any) -> None:
@@ -59,7 +58,8 @@ def handle(arguments: argparse.Namespace) -> int:
         from ...wuerstchen_core.training.demo.evaluate import evaluate
         from ...wuerstchen_core.training.demo.recipe import Recipe
     except ModuleNotFoundError as error:
-        print(f'{error.name} is missing; install it with: pip install -e ".[train]"')
+        message = f'{error.name} is missing; install it with: pip install -e ".[train]"'
+        print(message, file=sys.stderr)
         return BAD_REQUEST
     recipe = Recipe(arguments.work)
     try:
