@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..schedule import add_noise, alpha_bar_of
+from ..stage_c import from_embedding, to_embedding
 
 LossWeight = Callable[[Tensor], Tensor]
 
@@ -67,14 +68,14 @@ def corrupt_embedding(
 ) -> Tensor:
     """What Stage B reads in training: 5 % zeros, else 30 % noised at t in [0, 0.5] (train_stage_B).
 
-    embedding: B×16×h×w in embedding space; the noise is added in the prior's space (e + 1)/42,
+    embedding: B×16×h×w in embedding space; the noise is added in the prior's space,
     where the values have unit variance, so that Stage B learns to forgive the prior's errors.
     """
     n = len(embedding)
     choice = torch.rand(n, 1, 1, 1, generator=generator)
     t = torch.rand(n, generator=generator) * strongest
     noise = torch.randn(embedding.shape, generator=generator)
-    noisy = add_noise((embedding + 1) / 42, noise, t) * 42 - 1
+    noisy = to_embedding(add_noise(from_embedding(embedding), noise, t))
     kept = torch.where(choice < drop + (1 - drop) * noised, noisy, embedding)
     return torch.where(choice < drop, torch.zeros_like(kept), kept)
 

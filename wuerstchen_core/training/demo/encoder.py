@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ...image_encoder import ImageEncoder
 from ...resize import resize_bicubic
+from ...stage_c import LATENT_MEAN, LATENT_STD, from_embedding
 from ..plots import contact_sheet
 from .configs import GRID, IMAGE_ENCODER
 from .scenes import CLASSES, draw, sample_scenes
@@ -39,8 +40,8 @@ class EncoderAndPainter(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(IMAGE_ENCODER)
         norm: Any = self.encoder.mapper[1]
-        nn.init.constant_(norm.weight, 42.0)  # so that z = (e + 1)/42 has unit variance
-        nn.init.constant_(norm.bias, -1.0)
+        nn.init.constant_(norm.weight, LATENT_MEAN)  # so that the prior's z has unit variance
+        nn.init.constant_(norm.bias, -LATENT_STD)
         width, latent = 128, IMAGE_ENCODER.c_latent
         self.painter = nn.Sequential(
             nn.Linear(latent, width),
@@ -57,7 +58,7 @@ class EncoderAndPainter(nn.Module):
 
     def latent(self, pictures: Tensor) -> Tensor:
         """B×3×192×192 -> z: B×16×6×6 in the prior's space."""
-        return (self.encoder(pictures) + 1) / 42
+        return from_embedding(self.encoder(pictures))
 
     def paint(self, z: Tensor) -> Tensor:
         """z: B×16×6×6 -> B×3×64×64."""

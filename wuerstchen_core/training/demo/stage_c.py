@@ -10,7 +10,7 @@ from ...guidance import guided, plain
 from ...noise import SampleNoise
 from ...sampling import sample
 from ...schedule import times
-from ...stage_c import StageC
+from ...stage_c import StageC, from_embedding
 from ...text_encoder import TextEncoder
 from ..initialise import initialise_stage_c
 from ..objectives import diffusion_loss, drop_captions, stratified_times, x0_weight
@@ -64,7 +64,7 @@ class StageCTask:
             for a in attributes_of(self.classes[rows])
         ]
         text = self.text_encoder.encode(drop_captions(captions, EMPTY_CAPTIONS, generator))
-        z = (self.embeddings[rows] + 1) / 42
+        z = from_embedding(self.embeddings[rows])
         t = stratified_times(BATCH, generator, 0.85 if step < HIGH_NOISE_STEPS else 0.01)
         predict = plain(self.network, self.network.prepare(text))
         return {"eps": diffusion_loss(predict, z, t, generator, x0_weight).mean()}
