@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -22,23 +22,20 @@ class NodeOutput:
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """`entries=0` switches caching off."""
+    """`entries=0` switches caching off. `bytes` bounds tensors and arrays; `weight_bytes` the
+    networks that loaders gave, of which the one used last always stays."""
 
     entries: int = 256
     bytes: int = 2 << 30
+    weight_bytes: int = 12 << 30
 
 
 class OutputCache:
-    """Least-recently-used outputs by signature; safe to clear from another thread.
-
-    Bytes are those of tensors and arrays inside plain containers. Loaded networks are not
-    counted: where those live is the loaders' own business.
-    """
+    """Least-recently-used outputs by signature; safe to clear from another thread."""
 
     def __init__(self, limits: CacheLimits) -> None:
         self._limits = limits
-        self._entries: OrderedDict[str, tuple[NodeOutput, int]] = OrderedDict()
-        self._bytes = 0
+        self._entries: OrderedDict[str, NodeOutput] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -46,42 +43,59 @@ class OutputCache:
 
     @property
     def nbytes(self) -> int:
-        return self._bytes
+        """Of tensors and arrays inside plain containers."""
+        with self._lock:
+            return sum(_nbytes(output.values) for output in self._entries.values())
 
     def __contains__(self, signature: str) -> bool:
         return signature in self._entries
 
     def get(self, signature: str) -> NodeOutput | None:
         with self._lock:
-            entry = self._entries.get(signature)
-            if entry is None:
-                return None
-            self._entries.move_to_end(signature)
-            return entry[0]
+            output = self._entries.get(signature)
+            if output is not None:
+                self._entries.move_to_end(signature)
+            return output
 
     def put(self, signature: str, output: NodeOutput) -> None:
-        size = _nbytes(output.values)
         with self._lock:
-            replaced = self._entries.pop(signature, None)
-            self._bytes += size - (replaced[1] if replaced else 0)
-            self._entries[signature] = (output, size)
-            while self._entries and (
-                len(self._entries) > self._limits.entries or self._bytes > self._limits.bytes
-            ):
-                _, (_, freed) = self._entries.popitem(last=False)
-                self._bytes -= freed
+            self._entries[signature] = output
+            self._entries.move_to_end(signature)
+            while len(self._entries) > self._limits.entries:
+                self._entries.popitem(last=False)
+            # Measured anew each time: a network's weights come after its loader gave it.
+            self._shrink(_nbytes, self._limits.bytes, kept=0)
+            self._shrink(_weight_bytes, self._limits.weight_bytes, kept=1)
 
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
-            self._bytes = 0
+
+    def _shrink(self, measure: Callable[[Any], int], limit: int, kept: int) -> None:
+        """Drops the oldest entries that weigh anything until the rest fits; `kept` stay anyway."""
+        sizes = {key: measure(output.values) for key, output in self._entries.items()}
+        heavy = [key for key, size in sizes.items() if size]
+        total = sum(sizes.values())
+        for key in heavy[: len(heavy) - kept]:
+            if total <= limit:
+                return
+            total -= sizes[key]
+            del self._entries[key]
 
 
 def _nbytes(value: Any) -> int:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return int(value.nbytes)
+    return sum(map(_nbytes, _inside(value)))
+
+
+def _weight_bytes(value: Any) -> int:
+    """What the value itself says of the weights that it holds."""
+    own = getattr(value, "weight_bytes", 0)
+    return own if isinstance(own, int) and own else sum(map(_weight_bytes, _inside(value)))
+
+
+def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
-        return sum(map(_nbytes, value.values()))
-    if isinstance(value, (list, tuple, set)):
-        return sum(map(_nbytes, value))
-    return 0
+        return value.values()
+    return value if isinstance(value, (list, tuple, set)) else ()

@@ -6,25 +6,38 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ..wuerstchen_core.files import remove_partials
 
 LOCK_NAME = ".wuerstchen.lock"
 
 
+class FolderInUse(Exception):
+    """Another process holds the folder."""
+
+
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Raises FolderInUse when another process holds the folder and `wait` is off."""
     with (folder / LOCK_NAME).open("ab") as file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            _lock(file, wait)
+        except (BlockingIOError, PermissionError) as error:
+            raise FolderInUse(folder) from error
         yield  # closing the file lets go
+
+
+def _lock(file: BinaryIO, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def clean_output(folder: Path) -> None:

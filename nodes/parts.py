@@ -3,8 +3,11 @@
 import os
 import threading
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from torch import nn
 
 from ..wuerstchen_core.checkpoints import find_parts
 from ..wuerstchen_core.errors import CheckpointError
@@ -29,6 +32,14 @@ class Part(Generic[Network]):
             if self._network is None:
                 self._network = self._load()
             return self._network
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory; 0 before they are read."""
+        module = getattr(self._network, "network", self._network)  # a text encoder's is inside
+        if not isinstance(module, nn.Module):
+            return 0
+        return sum(tensor.nbytes for tensor in chain(module.parameters(), module.buffers()))
 
 
 def folder_choices() -> list[str]:

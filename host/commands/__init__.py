@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import run, train
+from . import run, serve, train
 
-COMMANDS: tuple[ModuleType, ...] = (run, train)
+COMMANDS: tuple[ModuleType, ...] = (run, serve, train)

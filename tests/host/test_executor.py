@@ -367,3 +367,24 @@ def test_the_cache_is_bounded_in_number_and_bytes():
     assert [name in cache for name in "bcde"] == [True, False, True, True]
     cache.put("f", output(1000))  # larger than the whole cache
     assert len(cache) == 0 and cache.nbytes == 0
+
+
+def test_networks_are_bounded_apart_and_the_last_one_stays():
+    class Loaded:
+        def __init__(self, size):
+            self.weight_bytes = size
+
+    cache = OutputCache(CacheLimits(bytes=1000, weight_bytes=100))
+    cache.put("picture", NodeOutput([[torch.zeros(10)]]))
+    cache.put("old", NodeOutput([[Loaded(80)]]))
+    lazy = Loaded(0)  # reads its weights when it is first used
+    cache.put("new", NodeOutput([[lazy]]))
+    assert "old" in cache
+    lazy.weight_bytes = 500
+    cache.put("text", NodeOutput([["a word"]]))
+    assert [name in cache for name in ("picture", "old", "new", "text")] == [
+        True,
+        False,
+        True,
+        True,
+    ]

@@ -1,0 +1,149 @@
+"""Puts a server together from its settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from ...wuerstchen_core.errors import WuerstchenError
+from ..executor import Executor
+from ..folder_lock import FolderInUse, clean_output, folder_lock
+from ..folders import Folders
+from ..preview_store import PreviewStore
+from ..registry import Nodes, default_nodes
+from .app import make_app
+from .context import Host
+from .custom_nodes import load_custom_nodes
+from .guard import Guard
+from .hub import Hub
+from .log_lines import LogLines
+from .packs import own_pack
+from .store import JobStore
+from .worker import Worker
+
+DATABASE = "wuerstchen.db"
+PREVIEW_MAPS = "previews.safetensors"
+TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,200}")
+TOKEN_LENGTHS = "8 to 200"
+PACKAGE = __name__.split(".", maxsplit=1)[0]
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What the command line of `wuerstchen serve` says."""
+
+    host: str
+    port: int
+    data: Path
+    models: tuple[Path, ...] = ()
+    custom_nodes: bool = False
+    token: str | None = None
+    no_auth: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+
+
+@contextmanager
+def assemble(settings: ServeSettings, nodes: Nodes | None = None) -> Iterator[web.Application]:
+    """The application over its data folder, which is held until the end; `nodes` replaces the
+    known nodes.
+
+    Raises WuerstchenError for settings that cannot work.
+    """
+    guard = _guard(settings)
+    folders, user = _make_folders(settings)
+    log = LogLines()
+    package_log = logging.getLogger(PACKAGE)
+    package_log.addHandler(log)
+    try:
+        with folder_lock(user, wait=False):
+            yield make_app(_host(settings, nodes, folders, user, log), guard)
+    except FolderInUse:
+        raise WuerstchenError(
+            f"Another wuerstchen serve works in '{settings.data}'; stop it, or give this one "
+            "another --data folder."
+        ) from None
+    finally:
+        package_log.removeHandler(log)
+
+
+def _guard(settings: ServeSettings) -> Guard:
+    if not _is_loopback(settings.host) and not settings.token and not settings.no_auth:
+        raise WuerstchenError(
+            f"--host {settings.host} lets other machines in: set a --token that they must know, "
+            "or say --no-auth if everyone who can reach this server may use it."
+        )
+    if settings.token and not TOKEN.fullmatch(settings.token):
+        raise WuerstchenError(
+            f"--token must be {TOKEN_LENGTHS} letters, digits, '-', '_', '.' or '~'."
+        )
+    return Guard.for_address(settings.host, settings.allowed_hosts, settings.token)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _make_folders(settings: ServeSettings) -> tuple[Folders, Path]:
+    for folder in settings.models:
+        if not folder.is_dir():
+            raise WuerstchenError(f"--models '{folder}' is not a folder; name one that exists.")
+    data = settings.data
+    folders = Folders(
+        input=data / "input",
+        output=data / "output",
+        temp=data / "temp",
+        models=(*settings.models, data / "models"),
+    )
+    user = data / "user"
+    try:
+        for folder in (folders.input, folders.output, folders.temp, user):
+            folder.mkdir(parents=True, exist_ok=True)
+        clean_output(folders.output)
+    except OSError as error:
+        raise WuerstchenError(
+            f"'{error.filename}' cannot be written ({error.strerror}); choose another --data."
+        ) from error
+    return folders, user
+
+
+def _host(
+    settings: ServeSettings, nodes: Nodes | None, folders: Folders, user: Path, log: LogLines
+) -> Host:
+    nodes = nodes or default_nodes()
+    packs = [own_pack()]
+    if settings.custom_nodes:
+        nodes, more = load_custom_nodes(settings.data / "custom_nodes", nodes)
+        packs += more
+    store = JobStore(user / DATABASE)
+    _forget_previews(folders.temp, store)
+    hub = Hub()
+    previews = PreviewStore(user / PREVIEW_MAPS)
+    worker = Worker(Executor(nodes.classes, folders, previews=previews), store, hub.send)
+    return Host(folders, user, nodes, tuple(packs), store, worker, hub, log)
+
+
+def _forget_previews(temp: Path, store: JobStore) -> None:
+    """Removes shown pictures that no prompt of the history shows any more."""
+    shown = {
+        (one.get("subfolder", ""), one["filename"])
+        for outputs in store.outputs_in_history()
+        for ui in outputs.values()
+        for items in ui.values()
+        if isinstance(items, list)
+        for one in items
+        if isinstance(one, dict) and one.get("type") == "temp"
+    }
+    for path in temp.rglob("*"):
+        place = path.parent.relative_to(temp).as_posix()
+        if path.is_file() and ("" if place == "." else place, path.name) not in shown:
+            path.unlink(missing_ok=True)
