@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import torch
 
+from ..nodes.runtime import PreviewMaps
 from .cache import CacheLimits, OutputCache
 from .declarations import NodeRegistry, Prompt
 from .folders import Folders
@@ -27,10 +28,15 @@ class Executor:
     """Owned by one thread at a time; `cancel` events and `free` may come from any thread."""
 
     def __init__(
-        self, registry: NodeRegistry, folders: Folders, limits: CacheLimits | None = None
+        self,
+        registry: NodeRegistry,
+        folders: Folders,
+        limits: CacheLimits | None = None,
+        previews: PreviewMaps | None = None,
     ) -> None:
         self.registry = registry
         self.folders = folders
+        self.previews = previews
         self.cache = OutputCache(limits or CacheLimits())
         self._instances = Instances()
 
@@ -60,6 +66,7 @@ class Executor:
             extra_data=extra_data or {},
             on_event=on_event,
             cancel=cancel or Event(),
+            previews=self.previews,
         )
         with torch.inference_mode():
             result = run.execute(outputs)

@@ -13,6 +13,8 @@ from ..wuerstchen_core.errors import Cancelled
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..nodes.runtime import PreviewMaps
+
 ProgressHook = Callable[[int, int, "Image.Image | None"], None]
 
 
@@ -38,6 +40,7 @@ class HostSurroundings:
     folders: Folders
     cancel: Event = field(default_factory=Event)
     on_progress: ProgressHook | None = None
+    previews: PreviewMaps | None = None
 
     def models_dirs(self, kind: str) -> list[Path]:
         # One set of folders for every kind: what a file is comes from its keys.

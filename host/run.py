@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..nodes.runtime import use
+from ..nodes.runtime import PreviewMaps, use
 from ..wuerstchen_core.errors import Cancelled
 from .cache import NodeOutput, OutputCache
 from .declarations import Declaration, NodeRegistry, Prompt, is_link
@@ -53,6 +53,7 @@ class Run:
         extra_data: Mapping[str, Any],
         on_event: OnEvent,
         cancel: Event,
+        previews: PreviewMaps | None,
     ) -> None:
         self._registry = registry
         self._folders = folders
@@ -60,6 +61,7 @@ class Run:
         self._instances = instances
         self._extra_data = extra_data
         self._cancel = cancel
+        self._previews = previews
         self._graph = DynamicGraph(prompt)
         self._report = Report(prompt_id, self._graph, on_event)
         self._signatures = Signatures(self._graph, registry, self._declaration)
@@ -264,7 +266,7 @@ class Run:
             if node_id is not None:
                 self._report.messages.stepped(node_id, float(value), float(total), preview)
 
-        return use(HostSurroundings(self._folders, self._cancel, step))
+        return use(HostSurroundings(self._folders, self._cancel, step, self._previews))
 
     def _has_output(self, node_id: str) -> bool:
         """Whether the node's outputs are at hand; what the cache knows is pinned for this run."""

@@ -9,7 +9,7 @@ from ..wuerstchen_core.generate import decode_pixels, encode_embedding, encode_p
 from ..wuerstchen_core.geometry import Geometry, on_canvas
 from ..wuerstchen_core.image_encoder import ImageEncoder
 from ..wuerstchen_core.stage_a import StageA
-from . import runtime
+from . import previews, runtime
 from .latent import SIZE_KEY, Latent
 from .parts import Part
 
@@ -52,6 +52,7 @@ class StageADecode:
     def decode(self, stage_a: Part[StageA], samples: Latent) -> tuple[Tensor]:
         runtime.surroundings().check_cancelled()
         pixels = decode_pixels(stage_a.get(), samples["samples"])
+        previews.learn(samples, pixels)
         size = samples.get(SIZE_KEY)
         if size is not None and Geometry(*size).canvas == tuple(pixels.shape[-2:]):
             pixels = Geometry(*size).crop(pixels)

@@ -82,7 +82,7 @@ class LoadPipeline:
         parts, device = find_parts(resolve(folder)), runtime.compute_device()
 
         def part(name: str, load: Callable[..., Any]) -> Part[Any]:
-            return Part(lambda: load(parts.require(name), dtype, device))
+            return Part(lambda: load(parts.require(name), dtype, device), parts.folder)
 
         return tuple(part(name, load) for name, _, load, _ in _PARTS)
 
@@ -107,7 +107,7 @@ class _LoadPart:
         path: Path = path_of(name, self.PART)
         load = next(load for part, _, load, _ in _PARTS if part == self.PART)
         network = load(path, dtype, runtime.compute_device())
-        return (Part(lambda: network),)
+        return (Part(lambda: network, resolve(name)),)
 
 
 class LoadStageC(_LoadPart):

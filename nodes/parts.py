@@ -19,9 +19,13 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class Part(Generic[Network]):
-    """One part of the model; its weights are read when a node first uses it."""
+    """One part of the model; its weights are read when a node first uses it.
 
-    def __init__(self, load: Callable[[], Network]) -> None:
+    `folder`: of weights that it was chosen from; it may hold more than networks.
+    """
+
+    def __init__(self, load: Callable[[], Network], folder: Path | None = None) -> None:
+        self.folder = folder
         self._load = load
         self._lock = threading.Lock()
         self._network: Network | None = None

@@ -6,14 +6,16 @@ Nodes ask here for folders, report progress here, and are cancelled here.
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 
+from ..wuerstchen_core.preview import LinearMap
 from ..wuerstchen_core.sampling import Callback, StepInfo
 
 if TYPE_CHECKING:
@@ -25,8 +27,23 @@ BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
 DEMO = "wuerstchen-demo"
 
 
+class PreviewMaps(Protocol):
+    """Which colours latents stand for, by `preview.key_of` the stage that makes them."""
+
+    def lookup(self, key: str) -> LinearMap | None: ...
+
+    def learn(self, key: str, latents: Tensor, pixels: Tensor) -> None:
+        """Latents B×C×h×w as wires carry them, and the pictures B×3×H×W in [0, 1] they became."""
+        ...
+
+
 class Surroundings(Protocol):
     """What a host gives to the nodes while a graph runs."""
+
+    @property
+    def previews(self) -> PreviewMaps | None:
+        """None where nobody looks at previews."""
+        ...
 
     def models_dirs(self, kind: str) -> list[Path]:
         """Folders to search for weights of a kind ("wuerstchen", "vae", …), best first."""
@@ -50,6 +67,8 @@ class Surroundings(Protocol):
 class PlainSurroundings:
     """A script that calls nodes as functions: nothing to report to, nobody who cancels."""
 
+    previews: PreviewMaps | None = None
+
     def models_dirs(self, kind: str) -> list[Path]:
         return []
 
@@ -71,6 +90,8 @@ class PlainSurroundings:
 
 class ComfySurroundings:
     """ComfyUI's folders, progress bar and interrupt."""
+
+    previews: PreviewMaps | None = None
 
     def __init__(self) -> None:
         import comfy.model_management  # pyright: ignore[reportMissingImports]
@@ -133,12 +154,12 @@ def inside_comfyui() -> bool:
     return "comfy.model_management" in sys.modules and "folder_paths" in sys.modules
 
 
-def step_callback() -> Callback:
-    """The samplers' callback: progress and cancel after each step."""
+def step_callback(paint: "Callable[[StepInfo], Image.Image | None] | None" = None) -> Callback:
+    """The samplers' callback: progress, preview and cancel after each step."""
     around = surroundings()
 
     def report(info: StepInfo) -> None:
-        around.progress(info.step + 1, info.steps)
+        around.progress(info.step + 1, info.steps, paint(info) if paint else None)
 
     return report
 

@@ -11,7 +11,7 @@ from ..wuerstchen_core.sampling import SAMPLERS
 from ..wuerstchen_core.schedule import SCHEDULERS
 from ..wuerstchen_core.stage_b import StageB
 from ..wuerstchen_core.stage_c import StageC
-from . import runtime
+from . import previews, runtime
 from .latent import Latent, like, noise_for, samples_of
 from .parts import Part
 from .text import Conditioning
@@ -164,9 +164,9 @@ class StageCSampler:
             samples_of(latent_image),
             noise_for(latent_image, seed),
             SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
-            runtime.step_callback(),
+            runtime.step_callback(previews.painter(stage_c, latent_image)),
         )
-        return (like(latent_image, samples),)
+        return (previews.with_origin(like(latent_image, samples), stage_c),)
 
 
 class StageBSampler:
@@ -233,9 +233,10 @@ class StageBSampler:
             None if latent_image is None else samples_of(latent_image),
             noise_for(stage_c_latent, seed),
             SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
-            runtime.step_callback(),
+            runtime.step_callback(previews.painter(stage_b, stage_c_latent)),
         )
-        return (like(stage_c_latent, samples),)
+        made = like(stage_c_latent, samples)
+        return (previews.with_origin(made, stage_b, read=stage_c_latent),)
 
 
 NODES = {

@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...checkpoints import save_network, save_text_encoder, write_pipeline_indexes
 from ...errors import SettingError
+from ...preview import MAPS_FILE, write_fits
 from ...stage_a import StageA
 from ...stage_b import StageB
 from ...stage_c import StageC
@@ -20,6 +21,7 @@ from ..loop import Task, averaged, train
 from .cache import build_cache, shrink
 from .configs import CACHED_LATENTS, CACHED_SCENES, SETTINGS, STAGE_A, STAGE_B, STAGE_C
 from .encoder import EncoderAndPainter, EncoderTask
+from .previews import fit_previews
 from .stage_a import StageATask
 from .stage_b import StageBTask
 from .stage_c import StageCTask
@@ -61,6 +63,7 @@ class Recipe:
         save_text_encoder(self.text_encoder("prior"), prior)
         save_text_encoder(self.text_encoder("decoder"), decoder)
         write_pipeline_indexes(folder)
+        write_fits(folder / MAPS_FILE, fit_previews(self.stage_a, self.image_encoder.encoder))
 
     @property
     def _tasks(self) -> dict[str, Callable[[], Task]]:
