@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
         "address, then runs until Ctrl-C; unfinished prompts go on at the next start.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="(default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 takes any free one (%(default)s)"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -71,7 +73,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)  # the rest is in the canvas's log panel
     try:
         # Here, because `wuerstchen run` works without the packages that a server needs.
         from ..server.assemble import ServeSettings, assemble
@@ -88,7 +92,8 @@ def handle(arguments: argparse.Namespace) -> int:
         )
         listener = _listen(settings.host, settings.port)
         with listener, assemble(settings) as app:
-            return asyncio.run(_serve(app, listener, _address(arguments), arguments.open))
+            address = _address(arguments, listener.getsockname()[1])
+            return asyncio.run(_serve(app, listener, address, arguments.open))
     except ImportError as error:
         sys.stderr.write(f'{error}; install the server with pip install -e ".[host]".\n')
     except WuerstchenError as error:
@@ -107,14 +112,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _address(arguments: argparse.Namespace) -> str:
+def _address(arguments: argparse.Namespace, port: int) -> str:
     """A link that opens the text-to-image graph."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(arguments.host, arguments.host)
     name = f"[{name}]" if ":" in name and not name.startswith("[") else name
     query = {"template": FIRST_TEMPLATE, "source": "comfyui-wuerstchen"}
     if arguments.token:
         query["token"] = arguments.token
-    return f"http://{name}:{arguments.port}/?{urlencode(query)}"
+    return f"http://{name}:{port}/?{urlencode(query)}"
 
 
 async def _serve(

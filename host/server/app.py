@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.web import RouteDef
 
 from .context import HOST, Host
 from .features import MAX_UPLOAD_BYTES
@@ -24,8 +25,8 @@ def make_app(host: Host, guard: Guard) -> web.Application:
     app[HOST] = host
     for family in FAMILIES:
         for route in family.ROUTES:
-            app.router.add_route(route.method, route.path, route.handler)
-            app.router.add_route(route.method, f"/api{route.path}", route.handler)
+            under_api = RouteDef(route.method, f"/api{route.path}", route.handler, route.kwargs)
+            app.router.add_routes([route, under_api])
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_say_goodbye)
     return app

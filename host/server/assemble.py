@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from .store import JobStore
 from .worker import Worker
 
 DATABASE = "wuerstchen.db"
-PREVIEW_MAPS = "previews.safetensors"
+PREVIEW_MAPS = "previews.json"
 TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,200}")
 TOKEN_LENGTHS = "8 to 200"
 PACKAGE = __name__.split(".", maxsplit=1)[0]
@@ -60,6 +61,8 @@ def assemble(settings: ServeSettings, nodes: Nodes | None = None) -> Iterator[we
     folders, user = _make_folders(settings)
     log = LogLines()
     package_log = logging.getLogger(PACKAGE)
+    level_before = package_log.level
+    package_log.setLevel(logging.INFO)
     package_log.addHandler(log)
     try:
         with folder_lock(user, wait=False):
@@ -71,6 +74,7 @@ def assemble(settings: ServeSettings, nodes: Nodes | None = None) -> Iterator[we
         ) from None
     finally:
         package_log.removeHandler(log)
+        package_log.setLevel(level_before)
 
 
 def _guard(settings: ServeSettings) -> Guard:
@@ -109,6 +113,7 @@ def _make_folders(settings: ServeSettings) -> tuple[Folders, Path]:
         for folder in (folders.input, folders.output, folders.temp, user):
             folder.mkdir(parents=True, exist_ok=True)
         clean_output(folders.output)
+        clean_output(folders.input)
     except OSError as error:
         raise WuerstchenError(
             f"'{error.filename}' cannot be written ({error.strerror}); choose another --data."
@@ -124,7 +129,7 @@ def _host(
     if settings.custom_nodes:
         nodes, more = load_custom_nodes(settings.data / "custom_nodes", nodes)
         packs += more
-    store = JobStore(user / DATABASE)
+    store = _open_store(user)
     _forget_previews(folders.temp, store)
     hub = Hub()
     previews = PreviewStore(user / PREVIEW_MAPS)
@@ -132,10 +137,19 @@ def _host(
     return Host(folders, user, nodes, tuple(packs), store, worker, hub, log)
 
 
+def _open_store(user: Path) -> JobStore:
+    try:
+        return JobStore(user / DATABASE)
+    except sqlite3.Error as error:
+        raise WuerstchenError(
+            f"'{user / DATABASE}' cannot be opened ({error}); is the disk full, or is it not ours?"
+        ) from error
+
+
 def _forget_previews(temp: Path, store: JobStore) -> None:
     """Removes shown pictures that no prompt of the history shows any more."""
     shown = {
-        (one.get("subfolder", ""), one["filename"])
+        (one.get("subfolder", ""), one.get("filename"))
         for outputs in store.outputs_in_history()
         for ui in outputs.values()
         for items in ui.values()

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,11 @@ from .log_lines import LogEntry
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1 << 20
-MAX_BACKLOG = 5_000  # messages; a client that reads none of them is let go
+MAX_BACKLOG_BYTES = 16 << 20  # a client that leaves more unread is let go
 MAX_PREVIEW_BACKLOG = 8  # a slow line gets fewer previews, not late ones
 PREVIEW_QUALITY = 90
 PING_S = 30.0
+GOODBYE_S = 1.0  # for all clients together
 
 # Binary frames start with their type.
 _PLAIN_PREVIEW, _PREVIEW_WITH_PLACE, _JPEG = 1, 4, 1
@@ -36,10 +37,28 @@ class _Client:
     """One open WebSocket. Several may share a `sid`, like a tab that was duplicated."""
 
     sid: str
+    request: web.Request
     socket: web.WebSocketResponse
     backlog: asyncio.Queue[str | bytes] = field(default_factory=asyncio.Queue)
+    backlog_bytes: int = 0
     features: dict[str, Any] = field(default_factory=dict)
     wants_logs: bool = False
+
+    async def deliver(self) -> None:
+        """Sends the backlog until the connection ends."""
+        with suppress(ConnectionError):
+            while True:
+                message = await self.backlog.get()
+                self.backlog_bytes -= len(message)
+                if isinstance(message, str):
+                    await self.socket.send_str(message)
+                else:
+                    await self.socket.send_bytes(message)
+
+    def drop(self) -> None:
+        """Ends the connection at once: who does not read does not hear a goodbye either."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
 
 class Hub:
@@ -53,8 +72,15 @@ class Hub:
 
     async def close(self) -> None:
         self._loop = None
-        for client in list(self._clients):
-            await client.socket.close(code=1001, message=b"The server stops.")
+        clients = list(self._clients)
+        goodbyes = [
+            asyncio.create_task(client.socket.close(code=1001, message=b"The server stops."))
+            for client in clients
+        ]
+        if goodbyes:
+            await asyncio.wait(goodbyes, timeout=GOODBYE_S)
+        for client in clients:
+            client.drop()
 
     def send(self, sid: str | None, kind: str, data: dict[str, Any]) -> None:
         """Sends a message to a client, or with None to all; from any thread, never waits.
@@ -76,17 +102,24 @@ class Hub:
             client.wants_logs = enabled
 
     async def serve(
-        self, request: web.Request, greeting: list[tuple[str, dict[str, Any]]]
+        self,
+        request: web.Request,
+        greeting: Callable[[], Iterable[tuple[str, dict[str, Any]]]],
     ) -> web.WebSocketResponse:
-        """One client's connection; `greeting` is what it hears first, given its `sid`."""
-        socket = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=MAX_MESSAGE_BYTES)
+        """One client's connection; `greeting()` is what it hears first, given its `sid`."""
+        socket = web.WebSocketResponse(
+            heartbeat=PING_S,
+            max_msg_size=MAX_MESSAGE_BYTES,
+            compress=False,  # what is large is JPEG already
+        )
         await socket.prepare(request)
-        client = _Client(request.query.get("clientId") or uuid4().hex, socket)
-        for kind, data in greeting:
+        client = _Client(request.query.get("clientId") or uuid4().hex, request, socket)
+        # Without a pause from the greeting on, so that the client misses nothing after it.
+        for kind, data in greeting():
             more = {"sid": client.sid} if kind == "status" else {}
-            client.backlog.put_nowait(_text(kind, {**data, **more}))
+            self._put(client, _text(kind, {**data, **more}))
         self._clients.add(client)
-        sender = asyncio.create_task(self._deliver(client))
+        sender = asyncio.create_task(client.deliver())
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
@@ -102,16 +135,7 @@ class Hub:
             if isinstance(message, dict) and message.get("type") == "feature_flags":
                 flags = message.get("data")
                 client.features = flags if isinstance(flags, dict) else {}
-                client.backlog.put_nowait(_text("feature_flags", FEATURES))
-
-    async def _deliver(self, client: _Client) -> None:
-        with suppress(ConnectionError):
-            while True:
-                message = await client.backlog.get()
-                if isinstance(message, str):
-                    await client.socket.send_str(message)
-                else:
-                    await client.socket.send_bytes(message)
+                self._put(client, _text("feature_flags", FEATURES))
 
     def _in_loop(self, act: Any, *arguments: Any) -> None:
         loop = self._loop
@@ -141,11 +165,12 @@ class Hub:
                 self._put(client, with_place if knows else plain)
 
     def _put(self, client: _Client, message: str | bytes) -> None:
-        if client.backlog.qsize() >= MAX_BACKLOG:
+        if client.backlog_bytes > MAX_BACKLOG_BYTES:
             logger.warning("a client does not read its messages and is let go")
             self._clients.discard(client)
-            asyncio.get_running_loop().create_task(client.socket.close())
+            client.drop()
             return
+        client.backlog_bytes += len(message)
         client.backlog.put_nowait(message)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Status = Literal["pending", "in_progress", "completed", "failed", "cancelled"]
@@ -56,18 +57,37 @@ def shown_number(number: float) -> float | int:
     return int(number) if number.is_integer() else number
 
 
-def queue_entry(job: Job) -> list[Any]:
-    """An entry of `/queue`, and of `prompt` in `/history`."""
-    return [shown_number(job.number), job.id, job.prompt, job.extra_data, job.targets]
+# What the database keeps of a job are the parts of these entries, as JSON: a thousand graphs of
+# 30 KB are sent without being read.
 
 
-def history_entry(job: Job) -> dict[str, Any]:
-    return {
-        "prompt": queue_entry(job),
-        "outputs": job.outputs,
-        "status": _execution_status(job),
-        "meta": job.meta,
-    }
+def request_of(job: Job) -> list[Any]:
+    return [job.prompt, job.extra_data, job.targets]
+
+
+def result_of(job: Job) -> dict[str, Any]:
+    return {"outputs": job.outputs, "status": _execution_status(job), "meta": job.meta}
+
+
+def queue_entry(number: float, job_id: str, request: str) -> str:
+    """An entry of `/queue`, and of `prompt` in `/history`; `request` is JSON of `request_of`."""
+    return f"[{json.dumps(shown_number(number))}, {json.dumps(job_id)}, {request[1:]}"
+
+
+def history_entry(number: float, job_id: str, request: str, result: str) -> str:
+    """A member of `/history`; `result` is JSON of `result_of`."""
+    entry = queue_entry(number, job_id, request)
+    return f'{json.dumps(job_id)}: {{"prompt": {entry}, {result[1:]}'
+
+
+def read_job(number: float, job_id: str, request: str, result: str | None, status: Status) -> Job:
+    prompt, extra_data, targets = json.loads(request)
+    job = Job(job_id, number, status, prompt, extra_data, targets)
+    if result is None:
+        return job
+    kept = json.loads(result)
+    messages = [(kind, data) for kind, data in kept["status"]["messages"]]
+    return replace(job, outputs=kept["outputs"], meta=kept["meta"], messages=messages)
 
 
 def summary(job: Job) -> dict[str, Any]:

@@ -16,11 +16,23 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from .records import FINISHED, STATUSES, Job, Message, Status, summary
+from .records import (
+    FINISHED,
+    STATUSES,
+    Job,
+    Status,
+    history_entry,
+    queue_entry,
+    read_job,
+    request_of,
+    result_of,
+    summary,
+)
 
 logger = logging.getLogger(__name__)
 
 KEPT_HISTORY = 10_000  # finished jobs; the oldest go first
+LOCKED_S = 30.0  # how long to wait for another program that has the database open
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -33,14 +45,15 @@ CREATE TABLE IF NOT EXISTS jobs (
     duration INTEGER NOT NULL DEFAULT 0,  -- ms
     finished INTEGER,                     -- order in the history
     summary TEXT NOT NULL,
-    request TEXT NOT NULL,                -- prompt, extra_data, targets
-    result TEXT                           -- outputs, meta, messages
+    result TEXT,                          -- JSON: {outputs, status, meta}
+    request TEXT NOT NULL                 -- JSON: [prompt, extra_data, targets]
 );
 CREATE INDEX IF NOT EXISTS by_place ON jobs (status, number, entered);
 CREATE INDEX IF NOT EXISTS by_finish ON jobs (finished) WHERE finished IS NOT NULL;
 PRAGMA user_version = 1;
 """
-_WHOLE = "id, number, status, request, result"
+_WHOLE = "number, id, request, result, status"
+_REMAINING = "status IN ('pending', 'in_progress')"
 _SORTED_BY = {"created_at": "create_time", "execution_duration": "duration"}
 
 
@@ -54,11 +67,7 @@ class JobStore:
     def __init__(self, path: Path) -> None:
         self._lock = RLock()
         self._db = _open(path)
-        back = self._db.execute(
-            "UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'"
-        ).rowcount
-        if back:
-            logger.info("%d unfinished prompt(s) of the last run are queued again", back)
+        self._remaining = self._count_remaining()
 
     def close(self) -> None:
         with self._lock:
@@ -80,11 +89,10 @@ class JobStore:
         """
         with self._transaction() as db:
             if number is None:
-                (largest,) = db.execute("SELECT max(abs(number)) FROM jobs").fetchone()
-                number = 0.0 if largest is None else largest + 1
-                number = -number if front else number
+                query = "SELECT coalesce(max(abs(number)) + 1, 0) FROM jobs"
+                largest = float(db.execute(query).fetchone()[0])
+                number = -largest if front else largest
             job = Job(job_id, number, "pending", prompt, extra_data, list(targets))
-            request = {"prompt": prompt, "extra_data": extra_data, "targets": job.targets}
             try:
                 db.execute(
                     "INSERT INTO jobs (id, number, status, create_time, workflow_id, summary,"
@@ -95,7 +103,7 @@ class JobStore:
                         job.create_time,
                         job.workflow_id,
                         json.dumps(summary(job)),
-                        json.dumps(request),
+                        json.dumps(request_of(job)),
                     ),
                 )
             except sqlite3.IntegrityError:
@@ -111,32 +119,25 @@ class JobStore:
             ).fetchone()
             if row is None:
                 return None
-            db.execute("UPDATE jobs SET status = 'in_progress' WHERE id = ?", (row[0],))
-        return _job(row, status="in_progress")
+            job = replace(read_job(*row), status="in_progress")
+            db.execute("UPDATE jobs SET status = 'in_progress' WHERE id = ?", (job.id,))
+        return job
 
     def requeue(self, job_id: str) -> None:
         """Puts a claimed prompt back at its old place."""
         with self._transaction() as db:
             db.execute("UPDATE jobs SET status = 'pending' WHERE id = ?", (job_id,))
 
-    def finish(
-        self,
-        job: Job,
-        status: Status,
-        outputs: dict[str, Any],
-        meta: dict[str, Any],
-        messages: Sequence[Message],
-    ) -> None:
-        """Moves a claimed prompt into the history."""
-        ended = replace(job, status=status, outputs=outputs, meta=meta, messages=list(messages))
+    def finish(self, ended: Job) -> None:
+        """Moves a claimed prompt into the history, as it ended."""
         about = summary(ended)
         duration = about.get("execution_end_time", 0) - about.get("execution_start_time", 0)
-        result = {"outputs": outputs, "meta": meta, "messages": ended.messages}
+        result = json.dumps(result_of(ended))
         with self._transaction() as db:
             db.execute(
                 "UPDATE jobs SET status = ?, summary = ?, result = ?, duration = ?, finished ="
                 " (SELECT coalesce(max(finished), 0) + 1 FROM jobs) WHERE id = ?",
-                (status, json.dumps(about), json.dumps(result), max(duration, 0), job.id),
+                (ended.status, json.dumps(about), result, max(duration, 0), ended.id),
             )
             db.execute(
                 "DELETE FROM jobs WHERE finished <= (SELECT max(finished) FROM jobs) - ?",
@@ -155,41 +156,45 @@ class JobStore:
             rows = db.execute(
                 f"SELECT id FROM jobs WHERE status IN ({_marks(statuses)})", statuses
             ).fetchall()
-            gone = [row[0] for row in rows if job_ids is None or row[0] in job_ids]
+            wanted = None if job_ids is None else set(job_ids)
+            gone = [row[0] for row in rows if wanted is None or row[0] in wanted]
             db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in gone])
         return gone
 
     def remaining(self) -> int:
-        """How many prompts wait or run."""
-        (count,) = self._read("SELECT count(*) FROM jobs WHERE status IN ('pending','in_progress')")
-        return count[0]
+        """How many prompts wait or run; without a look at the disk."""
+        return self._remaining
 
     def get(self, job_id: str) -> Job | None:
         rows = self._read(f"SELECT {_WHOLE} FROM jobs WHERE id = ?", job_id)
-        return _job(rows[0]) if rows else None
+        return read_job(*rows[0]) if rows else None
 
-    def queue(self) -> tuple[list[Job], list[Job]]:
-        """The running prompts and the waiting ones, the next first."""
+    def queue(self) -> tuple[list[str], list[str]]:
+        """The ids of the running prompts and of the waiting ones, the next first."""
         rows = self._read(
-            f"SELECT {_WHOLE} FROM jobs WHERE status IN ('pending', 'in_progress')"
-            " ORDER BY number, entered"
+            f"SELECT id, status FROM jobs WHERE {_REMAINING} ORDER BY number, entered"
         )
-        jobs = [_job(row) for row in rows]
-        running = [job for job in jobs if job.status == "in_progress"]
-        return running, [job for job in jobs if job.status == "pending"]
+        running = [job_id for job_id, status in rows if status == "in_progress"]
+        return running, [job_id for job_id, status in rows if status == "pending"]
 
-    def history(self, limit: int | None = None, offset: int = -1) -> list[Job]:
-        """Finished jobs, the oldest first; with a negative offset the newest `limit`."""
-        (row,) = self._read("SELECT count(*) FROM jobs WHERE finished IS NOT NULL")
-        if offset < 0:
-            offset = 0 if limit is None else max(row[0] - limit, 0)
-        rows = self._read(
-            f"SELECT {_WHOLE} FROM jobs WHERE finished IS NOT NULL"
-            " ORDER BY finished LIMIT ? OFFSET ?",
-            -1 if limit is None else limit,
-            offset,
-        )
-        return [_job(row) for row in rows]
+    def history(self, limit: int | None = None, offset: int = -1) -> list[str]:
+        """The ids of finished jobs, the oldest first; with a negative offset the newest `limit`."""
+        query = "SELECT id FROM jobs WHERE finished IS NOT NULL ORDER BY finished"
+        if offset < 0 and limit is not None:
+            newest_first = self._read(f"{query} DESC LIMIT ?", limit)
+            return [row[0] for row in reversed(newest_first)]
+        limit = -1 if limit is None else limit
+        return [row[0] for row in self._read(f"{query} LIMIT ? OFFSET ?", limit, max(offset, 0))]
+
+    def queue_entries(self, job_ids: Iterable[str]) -> list[str]:
+        """The entries of `/queue` for those that are still there, as JSON."""
+        query = "SELECT number, id, request FROM jobs WHERE id = ?"
+        return [queue_entry(*row) for job_id in job_ids for row in self._read(query, job_id)]
+
+    def history_entries(self, job_ids: Iterable[str]) -> list[str]:
+        """The members of `/history` for those that are finished, as JSON: `"id": {…}`."""
+        query = "SELECT number, id, request, result FROM jobs WHERE id = ? AND result IS NOT NULL"
+        return [history_entry(*row) for job_id in job_ids for row in self._read(query, job_id)]
 
     def page(
         self,
@@ -225,6 +230,9 @@ class JobStore:
         for row in self._read("SELECT result FROM jobs WHERE finished IS NOT NULL"):
             yield json.loads(row[0])["outputs"]
 
+    def _count_remaining(self) -> int:
+        return self._db.execute(f"SELECT count(*) FROM jobs WHERE {_REMAINING}").fetchone()[0]
+
     def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
@@ -235,7 +243,9 @@ class JobStore:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                remaining = self._count_remaining()
                 self._db.execute("COMMIT")
+                self._remaining = remaining
             except BaseException:
                 if self._db.in_transaction:  # SQLite ends it itself when the disk is full
                     self._db.execute("ROLLBACK")
@@ -259,23 +269,20 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=LOCKED_S)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # an accepted prompt survives a power cut
         db.executescript(_SCHEMA)
+        back = db.execute(
+            "UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'"
+        ).rowcount
     except BaseException:
         db.close()
         raise
+    if back:
+        logger.info("%d unfinished prompt(s) of the last run are queued again", back)
     return db
-
-
-def _job(row: Sequence[Any], status: Status | None = None) -> Job:
-    job_id, number, kept_status, request, result = row
-    more = json.loads(result) if result else {}
-    if more:
-        more["messages"] = [(kind, data) for kind, data in more["messages"]]
-    return Job(job_id, number, status or kept_status, **json.loads(request), **more)
 
 
 def _marks(values: Iterable[Any]) -> str:

@@ -8,7 +8,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -34,14 +34,16 @@ HISTORY_MESSAGES = frozenset(
 )
 STATUS_OF: dict[str, Status] = {"success": "completed", "error": "failed", "cancelled": "cancelled"}
 RETRY_S = 1.0
+MAX_INT_BITS = 1024  # Python refuses to write very large numbers
 
 
 @dataclass
 class RunningJob:
-    """What a client that connects again needs to know."""
+    """`node` and `progress` are what a client that connects again needs to know."""
 
     job: Job
     cancel: Event = field(default_factory=Event)
+    unwanted: bool = False  # cancelled by a client, not by the server's end
     node: str | None = None
     progress: dict[str, Any] | None = None
 
@@ -52,6 +54,7 @@ class Worker:
         self._store = store
         self._listener = listener
         self._lock = Lock()
+        self._saying = Lock()
         self._wake = Event()
         self._stopping = Event()
         self._free_asked = Event()
@@ -75,8 +78,14 @@ class Worker:
             running = self._running
             if running is None or job_id not in (None, running.job.id):
                 return False
+            running.unwanted = True
             running.cancel.set()
             return True
+
+    def say_status(self) -> None:
+        """Tells every client how many prompts wait or run; from any thread."""
+        with self._saying:  # an old number must not be heard after a newer one
+            self._tell(None, "status", status_of(self._store))
 
     def free(self) -> None:
         """Lets go of cached outputs and loaded weights, between two prompts."""
@@ -86,22 +95,31 @@ class Worker:
     def stop(self) -> None:
         """Puts the running prompt back into the queue and ends the thread."""
         self._stopping.set()
-        self.interrupt()
+        with self._lock:
+            if self._running is not None:
+                self._running.cancel.set()
         self._wake.set()
         self._thread.join()
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
-            if self._free_asked.is_set():
-                self._free_asked.clear()
-                self._free()
-            running = self._keep_trying(self._claim)
-            if running is None:
-                self._wake.wait()
-                continue
-            self._say_status()
-            self._run(running)
+            try:
+                self._take_turn()
+            except Exception:  # a mistake of ours: the queue must go on
+                logger.exception("the worker failed")
+                self._stopping.wait(RETRY_S)
+
+    def _take_turn(self) -> None:
+        self._wake.clear()
+        if self._free_asked.is_set():
+            self._free_asked.clear()
+            self._free()
+        running = self._keep_trying(self._claim)
+        if running is None:
+            self._wake.wait()
+            return
+        self.say_status()
+        self._run(running)
 
     def _claim(self) -> RunningJob | None:
         # In one with the claim, so that a cancel always finds a prompt waiting or running.
@@ -112,23 +130,40 @@ class Worker:
 
     def _run(self, running: RunningJob) -> None:
         job = running.job
+        logger.info("prompt %s starts", job.id)
+        started = time.monotonic()
+        ended = self._execute(running)
+        logger.info("prompt %s: %s in %.1f s", job.id, ended.status, time.monotonic() - started)
+        with self._lock:
+            self._running = None
+        if ended.status == "cancelled" and self._stopping.is_set() and not running.unwanted:
+            self._keep_trying(lambda: self._store.requeue(job.id))
+            return
+        # A client may read the history as soon as it hears that the prompt is done.
+        self._keep_trying(lambda: self._store.finish(ended))
+        self.say_status()
+        if job.client_id is not None:
+            self._tell(job.client_id, "executing", {"node": None, "prompt_id": job.id})
+
+    def _execute(self, running: RunningJob) -> Job:
+        """The job as it ended, with nothing in it but plain JSON."""
+        job = running.job
         if self._stopping.is_set():  # `stop` came before there was anything to cancel
             running.cancel.set()
         messages: list[Message] = []
 
         def on_event(kind: str, data: dict[str, Any]) -> None:
-            if kind in HISTORY_MESSAGES:
+            if kind != "preview":
                 data = _plain(data)
+            if kind in HISTORY_MESSAGES:
                 messages.append((kind, data))
             elif kind == "progress_state":
                 running.progress = data
             elif kind == "executing":
                 running.node = data["node"]
             if job.client_id is not None:
-                self._listener(job.client_id, kind, data)
+                self._tell(job.client_id, kind, data)
 
-        outputs: dict[str, Any] = {}
-        meta: dict[str, Any] = {}
         try:
             result = self._executor.run(
                 job.prompt,
@@ -140,25 +175,19 @@ class Worker:
             )
             status = STATUS_OF[result.status]
             outputs, meta = _plain(result.outputs), _plain(result.meta)
-        except Exception:
-            # A prompt of an earlier server whose nodes are gone now, or a mistake of ours: the
-            # queue must go on.
+        except BaseException:
+            # A prompt of an earlier server whose nodes are gone now, a node that ends the
+            # process (`sys.exit`), or a mistake of ours: the queue must go on.
             logger.exception("prompt %s could not be run", job.id)
-            status = "failed"
+            status, outputs, meta = "failed", {}, {}
             on_event("execution_error", _unrunnable(job))
-        with self._lock:
-            self._running = None
-        if status == "cancelled" and self._stopping.is_set():
-            self._keep_trying(lambda: self._store.requeue(job.id))
-            return
-        # A client may read the history as soon as it hears that the prompt is done.
-        self._keep_trying(lambda: self._store.finish(job, status, outputs, meta, messages))
-        self._say_status()
-        if job.client_id is not None:
-            self._listener(job.client_id, "executing", {"node": None, "prompt_id": job.id})
+        return replace(job, status=status, outputs=outputs, meta=meta, messages=messages)
 
-    def _say_status(self) -> None:
-        self._listener(None, "status", status_of(self._store))
+    def _tell(self, client_id: str | None, kind: str, data: dict[str, Any]) -> None:
+        try:
+            self._listener(client_id, kind, data)
+        except Exception:  # what cannot be shown must not fail what can be made
+            logger.exception("a message '%s' could not be sent", kind)
 
     def _keep_trying(self, act: Callable[[], Any]) -> Any:
         """What `act` gives. While the disk is full the queue waits, because nothing may be lost;
@@ -208,4 +237,6 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
+        return hex(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,7 +1,7 @@
 """Fixtures of the server's tests: a running server over a data folder of its own."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from comfyui_wuerstchen.host.server.assemble import ServeSettings, assemble
 from comfyui_wuerstchen.host.server.context import HOST, Host
 
 from ..host.conftest import _load_toys
+from .processes import Nursery
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -101,6 +102,14 @@ async def serving(settings: ServeSettings, nodes: Nodes | None = None) -> AsyncI
     with assemble(settings, nodes) as app:
         async with TestServer(app) as server, ClientSession() as session:
             yield Running(server, session, app[HOST])
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where servers in processes of their own come from."""
+    started = Nursery()
+    yield started
+    started.close()
 
 
 @pytest.fixture

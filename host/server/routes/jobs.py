@@ -10,7 +10,6 @@ from aiohttp import web
 from ..answers import read_object, refuse
 from ..context import Host, host_of
 from ..records import STATUSES, Status, detail
-from ..worker import status_of
 from .queue import whole_number
 
 SORTED_BY = ("created_at", "execution_duration")
@@ -92,9 +91,9 @@ async def _cancel(host: Host, ids: list[str]) -> web.Response:
     """Takes waiting jobs out of the queue, then stops a running one: a job that started in
     between is still found."""
     dropped = await asyncio.to_thread(host.store.drop_pending, ids)
-    stopped = [job_id for job_id in ids if host.worker.interrupt(job_id)]
+    stopped = await asyncio.to_thread(lambda: [one for one in ids if host.worker.interrupt(one)])
     if dropped:
-        host.hub.send(None, "status", await asyncio.to_thread(status_of, host.store))
+        host.worker.say_status()
     return web.json_response({"cancelled": bool(dropped or stopped)})
 
 

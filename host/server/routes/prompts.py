@@ -7,7 +7,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
@@ -118,7 +118,7 @@ async def post_prompt(request: web.Request) -> web.Response:
         logger.info("a prompt was refused: %s", bad)
         return web.json_response(bad.answer, status=bad.status)
     # Clients hear of the prompt before it starts.
-    host.hub.send(None, "status", await asyncio.to_thread(status_of, host.store))
+    host.worker.say_status()
     host.worker.wake()
     return web.json_response(
         {
@@ -154,14 +154,13 @@ def _accept(host: Host, asked: PromptRequest) -> tuple[Validation, float]:
 
 
 async def get_prompt(request: web.Request) -> web.Response:
-    status = await asyncio.to_thread(status_of, host_of(request).store)
-    return web.json_response(status["status"])
+    return web.json_response(status_of(host_of(request).store)["status"])
 
 
 async def post_interrupt(request: web.Request) -> web.Response:
     body = await read_object(request) if request.can_read_body else {}
     prompt_id = body.get("prompt_id")
-    host_of(request).worker.interrupt(prompt_id or None)
+    await asyncio.to_thread(host_of(request).worker.interrupt, prompt_id or None)
     return web.Response()
 
 
@@ -174,15 +173,18 @@ async def post_free(request: web.Request) -> web.Response:
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     host = host_of(request)
-    greeting = [("status", await asyncio.to_thread(status_of, host.store))]
-    running = host.worker.running
     client_id = request.query.get("clientId")
-    if running is not None and client_id and running.job.client_id == client_id:
-        # The page was loaded again while its prompt runs.
-        if running.node is not None:
-            greeting.append(("executing", {"node": running.node, "prompt_id": running.job.id}))
-        if running.progress is not None:
-            greeting.append(("progress_state", running.progress))
+
+    def greeting() -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "status", status_of(host.store)
+        running = host.worker.running
+        if running is not None and client_id and running.job.client_id == client_id:
+            # The page was loaded again while its prompt runs.
+            if running.node is not None:
+                yield "executing", {"node": running.node, "prompt_id": running.job.id}
+            if running.progress is not None:
+                yield "progress_state", running.progress
+
     return await host.hub.serve(request, greeting)
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 
 from aiohttp import web
 
 from ..answers import read_object, refuse
 from ..context import host_of
-from ..records import FINISHED, history_entry, queue_entry
-from ..worker import status_of
+from ..store import JobStore
+
+BATCH = 50  # jobs
 
 
 async def get_queue(request: web.Request) -> web.Response:
-    running, waiting = await asyncio.to_thread(host_of(request).store.queue)
-    return web.json_response(
-        {
-            "queue_running": [queue_entry(job) for job in running],
-            "queue_pending": [queue_entry(job) for job in waiting],
-        }
-    )
+    store = host_of(request).store
+    running, waiting = await asyncio.to_thread(store.queue)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"queue_running": ['
+        async for entries in _in_batches(store.queue_entries, running):
+            yield entries
+        yield b'], "queue_pending": ['
+        async for entries in _in_batches(store.queue_entries, waiting):
+            yield entries
+        yield b"]}"
+
+    return _streamed(body())
 
 
 async def get_history(request: web.Request) -> web.Response:
@@ -28,22 +35,44 @@ async def get_history(request: web.Request) -> web.Response:
     offset = whole_number(request, "offset")
     if limit is not None and limit < 0:
         refuse(400, "max_items must not be negative.")
-    jobs = await asyncio.to_thread(
-        host_of(request).store.history, limit, -1 if offset is None else offset
-    )
-    return web.json_response({job.id: history_entry(job) for job in jobs})
+    store = host_of(request).store
+    ids = await asyncio.to_thread(store.history, limit, -1 if offset is None else offset)
+    return _streamed(_history(store, ids))
 
 
 async def get_history_of_one(request: web.Request) -> web.Response:
-    job = await asyncio.to_thread(host_of(request).store.get, request.match_info["prompt_id"])
-    finished = job is not None and job.status in FINISHED
-    return web.json_response({job.id: history_entry(job)} if finished else {})
+    return _streamed(_history(host_of(request).store, [request.match_info["prompt_id"]]))
+
+
+async def _history(store: JobStore, ids: list[str]) -> AsyncIterator[bytes]:
+    yield b"{"
+    async for entries in _in_batches(store.history_entries, ids):
+        yield entries
+    yield b"}"
+
+
+async def _in_batches(
+    read: Callable[[list[str]], list[str]], ids: list[str]
+) -> AsyncIterator[bytes]:
+    """The JSON texts that `read` gives for these jobs, with commas between.
+
+    A batch at a time: the whole history may be larger than the memory.
+    """
+    comma = ""
+    for start in range(0, len(ids), BATCH):
+        if texts := await asyncio.to_thread(read, ids[start : start + BATCH]):
+            yield (comma + ", ".join(texts)).encode()
+            comma = ", "
+
+
+def _streamed(body: AsyncIterator[bytes]) -> web.Response:
+    return web.Response(body=body, content_type="application/json", charset="utf-8")
 
 
 async def post_queue(request: web.Request) -> web.Response:
     host = host_of(request)
     await _drop(request, host.store.drop_pending)
-    host.hub.send(None, "status", await asyncio.to_thread(status_of, host.store))
+    host.worker.say_status()
     return web.Response()
 
 
