@@ -1,39 +1,39 @@
-"""ComfyUI's own nodes that the examples need, under its ids, inputs and behaviour."""
+"""ComfyUI's own nodes that people need around ours, under its ids, inputs and behaviour.
+
+One family a file, each with its table `NODES`: id -> (class, display name).
+"""
 
 from __future__ import annotations
 
-from .images import LoadImage, PreviewImage, SaveImage
-from .latents import LoadLatent, SaveLatent
-from .primitives import (
-    PrimitiveBoolean,
-    PrimitiveFloat,
-    PrimitiveInt,
-    PrimitiveString,
-    PrimitiveStringMultiline,
+from . import (
+    conditioning,
+    image_tools,
+    images,
+    latent_batches,
+    latent_math,
+    latent_regions,
+    latents,
+    masks,
+    preview_any,
+    primitives,
+)
+
+_FAMILIES = (
+    images,
+    image_tools,
+    masks,
+    latents,
+    latent_batches,
+    latent_math,
+    latent_regions,
+    conditioning,
+    primitives,
+    preview_any,
 )
 
 STOCK_NODES: dict[str, type] = {
-    "LoadImage": LoadImage,
-    "SaveImage": SaveImage,
-    "PreviewImage": PreviewImage,
-    "LoadLatent": LoadLatent,
-    "SaveLatent": SaveLatent,
-    "PrimitiveInt": PrimitiveInt,
-    "PrimitiveFloat": PrimitiveFloat,
-    "PrimitiveString": PrimitiveString,
-    "PrimitiveStringMultiline": PrimitiveStringMultiline,
-    "PrimitiveBoolean": PrimitiveBoolean,
+    node_id: node for family in _FAMILIES for node_id, (node, _) in family.NODES.items()
 }
-
 STOCK_DISPLAY_NAMES: dict[str, str] = {
-    "LoadImage": "Load Image",
-    "SaveImage": "Save Image",
-    "PreviewImage": "Preview Image",
-    "LoadLatent": "Load Latent",
-    "SaveLatent": "Save Latent",
-    "PrimitiveInt": "Int",
-    "PrimitiveFloat": "Float",
-    "PrimitiveString": "Text",
-    "PrimitiveStringMultiline": "Text (Multiline)",
-    "PrimitiveBoolean": "Boolean",
+    node_id: name for family in _FAMILIES for node_id, (_, name) in family.NODES.items()
 }

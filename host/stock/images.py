@@ -25,10 +25,22 @@ MAX_PIXELS = 1 << 28
 
 
 class LoadImage:
-    """IMAGE B×H×W×3 in [0, 1] (B frames) and MASK B×H×W, 1 where the picture is transparent."""
+    """IMAGE B×H×W×3 in [0, 1] (B frames) and MASK B×H×W, 1 where the picture is transparent.
+
+    The mask of a picture that cannot be transparent has 64×64 zeros, as in ComfyUI.
+    """
 
     DESCRIPTION = "Loads a picture from the input folder."
-    SEARCH_ALIASES: ClassVar[list[str]] = ["load image", "open image", "import image"]
+    SEARCH_ALIASES: ClassVar[list[str]] = [
+        "load image",
+        "open image",
+        "import image",
+        "image input",
+        "upload image",
+        "read image",
+        "image loader",
+    ]
+    ESSENTIALS_CATEGORY = "Basics"
     CATEGORY = "image"
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "load_image"
@@ -48,8 +60,11 @@ class LoadImage:
             raise
         except UNREADABLE_PICTURE as error:
             raise _unreadable(image) from error
-        pictures, masks = zip(*frames, strict=True)
-        return torch.stack(pictures), torch.stack(masks)
+        batch = torch.stack([picture for picture, _ in frames])
+        if all(mask is None for _, mask in frames):
+            return batch, torch.zeros(len(frames), 64, 64)
+        opaque = torch.zeros(batch.shape[1:3])
+        return batch, torch.stack([opaque if mask is None else mask for _, mask in frames])
 
     @classmethod
     def IS_CHANGED(cls, image: str) -> str:
@@ -72,12 +87,12 @@ def _unreadable(name: str) -> InputFileError:
     )
 
 
-def _frames(file: Image.Image) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(H×W×3, mask H×W) for each frame that has the first one's size."""
+def _frames(file: Image.Image) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """(H×W×3, mask H×W or None) for each frame that has the first one's size."""
     pixels = 0
     size: tuple[int, int] | None = None
-    # MPO is a phone's JPEG with a second view of the same moment: not a batch.
-    for raw in [file] if file.format == "MPO" else ImageSequence.Iterator(file):
+    # Further pages of a TIFF, or further views in a phone's JPEG (MPO), are not a batch.
+    for raw in [file] if file.format in ("MPO", "TIFF") else ImageSequence.Iterator(file):
         frame = ImageOps.exif_transpose(raw)
         size = size or frame.size
         pixels += frame.width * frame.height
@@ -87,22 +102,30 @@ def _frames(file: Image.Image) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             yield _pixels(frame)
 
 
-def _pixels(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+def _pixels(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor | None]:
     if frame.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to 8
         grey = np.asarray(frame, dtype=np.float32)[..., None] / 65535.0
-        return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3), torch.zeros(64, 64)
-    if "transparency" in frame.info:
+        return torch.from_numpy(grey).clamp(0, 1).expand(-1, -1, 3), None
+    if frame.mode == "P" or "transparency" in frame.info:
         frame = frame.convert("RGBA")
     picture = torch.from_numpy(np.array(frame.convert("RGB"), dtype=np.float32) / 255.0)
     if "A" not in frame.getbands():
-        return picture, torch.zeros(64, 64)
+        return picture, None
     alpha = np.array(frame.getchannel("A"), dtype=np.float32) / 255.0
     return picture, 1.0 - torch.from_numpy(alpha)
 
 
 class SaveImage:
     DESCRIPTION = "Saves pictures as PNG files that carry the graph that made them."
-    SEARCH_ALIASES: ClassVar[list[str]] = ["save", "save image", "export image", "write image"]
+    SEARCH_ALIASES: ClassVar[list[str]] = [
+        "save",
+        "save image",
+        "export image",
+        "output image",
+        "write image",
+        "download",
+    ]
+    ESSENTIALS_CATEGORY = "Basics"
     CATEGORY = "image"
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("images",)
@@ -142,7 +165,15 @@ class SaveImage:
 
 class PreviewImage:
     DESCRIPTION = "Shows pictures without saving them to the output folder."
-    SEARCH_ALIASES: ClassVar[list[str]] = ["preview", "show image", "view image"]
+    SEARCH_ALIASES: ClassVar[list[str]] = [
+        "preview",
+        "preview image",
+        "show image",
+        "view image",
+        "display image",
+        "image viewer",
+    ]
+    ESSENTIALS_CATEGORY = "Basics"
     CATEGORY = "image"
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("images",)
@@ -181,7 +212,7 @@ def _save_pngs(
     prompt: dict[str, Any] | None,
     extra_pnginfo: dict[str, Any] | None,
 ) -> list[Any]:
-    """images: B×H×W×C in [0, 1], C of 1, 3 or 4; cut there and rounded to 8 bits."""
+    """images: B×H×W×C in [0, 1], C of 1, 3 or 4; cut there and down to the next of 256 levels."""
     about = PngImagePlugin.PngInfo()
     if prompt is not None:
         about.add_text("prompt", json.dumps(prompt))
@@ -193,8 +224,8 @@ def _save_pngs(
     saved = []
     for number, image in enumerate(images):
         surroundings().check_cancelled()
-        levels = (image.detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
-        picture = Image.fromarray(levels.to(torch.uint8).squeeze(-1).numpy())  # C=1: H×W
+        levels = (image.detach().float().cpu().nan_to_num().clamp(0, 1) * 255).to(torch.uint8)
+        picture = Image.fromarray(levels.squeeze(-1).numpy())  # C=1: H×W
 
         def write(path: Path, picture: Image.Image = picture) -> None:
             picture.save(path, format="PNG", pnginfo=about, compress_level=compress_level)
@@ -202,3 +233,10 @@ def _save_pngs(
         name = filled.replace("%batch_num%", str(number))
         saved.append(save_numbered(folder, name, ".png", write))
     return saved
+
+
+NODES = {
+    "LoadImage": (LoadImage, "Load Image"),
+    "SaveImage": (SaveImage, "Save Image"),
+    "PreviewImage": (PreviewImage, "Preview Image"),
+}

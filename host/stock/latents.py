@@ -22,7 +22,7 @@ EXTRAS_KEY = "latent_extras"
 class SaveLatent:
     DESCRIPTION = "Saves a latent as a file that Load Latent reads."
     SEARCH_ALIASES: ClassVar[list[str]] = ["export latent"]
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     RETURN_TYPES = ("LATENT",)
     RETURN_NAMES = ("samples",)
     FUNCTION = "save"
@@ -67,7 +67,7 @@ class SaveLatent:
 class LoadLatent:
     DESCRIPTION = "Loads a latent that Save Latent wrote, from the input folder."
     SEARCH_ALIASES: ClassVar[list[str]] = ["import latent", "open latent"]
-    CATEGORY = "latent"
+    CATEGORY = "model/latent"
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "load"
     FILE_INPUTS = frozenset({"latent"})
@@ -118,3 +118,9 @@ def _packed(value: Any) -> Any:
 
 def _unpacked(value: Any) -> Any:
     return tuple(value["tuple"]) if isinstance(value, dict) and "tuple" in value else value
+
+
+NODES = {
+    "SaveLatent": (SaveLatent, "Save Latent"),
+    "LoadLatent": (LoadLatent, "Load Latent"),
+}

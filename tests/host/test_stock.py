@@ -59,7 +59,7 @@ def test_grey_rgb_and_rgba_with_odd_values(inside, channels):
     save(images=image)
     with Image.open(inside.output / "picture_00001_.png") as picture:
         assert len(picture.getbands()) == channels
-        assert np.asarray(picture).reshape(4, channels)[:, 0].tolist() == [0, 128, 255, 0]
+        assert np.asarray(picture).reshape(4, channels)[:, 0].tolist() == [0, 127, 255, 0]
 
 
 def test_tokens(inside):
