@@ -38,6 +38,13 @@ class RunResult:
     failure: NodeFailure | None = None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 class Report:
     def __init__(self, prompt_id: str, graph: DynamicGraph, on_event: OnEvent) -> None:
         self._graph = graph
@@ -63,8 +70,9 @@ class Report:
         message = str(error) or type(error).__name__
         if isinstance(error, WuerstchenError):
             logger.info("node %s (%s): %s", real_id, class_type, error)
-        elif isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            message = f"Out of memory: {message}. Ask for a smaller size or batch."
+        elif is_out_of_memory(error):
+            logger.error("node %s (%s): %s", real_id, class_type, error)
+            message = "Out of memory. Ask for a smaller size or batch."
         else:
             logger.error("node %s (%s) failed", real_id, class_type, exc_info=error)
         self.result.status = "error"

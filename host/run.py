@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager
 from threading import Event
 from typing import Any
 
-import torch
-
 from ..nodes.runtime import PreviewMaps, use
 from ..wuerstchen_core.errors import Cancelled
 from .cache import NodeOutput, OutputCache
@@ -29,7 +27,7 @@ from .node_call import (
     read_answers,
     socket_values,
 )
-from .report import Report, RunResult
+from .report import Report, RunResult, is_out_of_memory
 from .schedule import Schedule
 from .signatures import Signatures
 
@@ -252,7 +250,7 @@ class Run:
         self._schedule.finish(node_id)
 
     def _fail(self, node_id: str, error: BaseException, inputs: Inputs) -> None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        if is_out_of_memory(error):
             self._cache.clear()
         self._report.failed(node_id, error, inputs, list(self._given))
 

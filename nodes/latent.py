@@ -32,8 +32,19 @@ def like(latent: Latent, samples: Tensor) -> Latent:
 
 
 def noise_for(latent: Latent, seed: int) -> SampleNoise:
-    """Sample i is seeded `seed + i`; one cut out of a batch (`batch_index`) keeps its own seed."""
-    indices = latent.get("batch_index") or range(len(latent["samples"]))
+    """Sample i is seeded `seed + i`; one cut out of a batch (`batch_index`) keeps its own seed.
+
+    Raises WireError when the indices are not as many as the samples.
+    """
+    count = len(latent["samples"])
+    indices = latent.get("batch_index") or range(count)
+    if len(indices) == 1:  # a blend of one picture with a batch: the same noise for all
+        indices = list(indices) * count
+    if len(indices) != count:
+        raise WireError(
+            f"this latent holds {count} samples and the batch indices of {len(indices)}; blend or "
+            "batch latents of the same length."
+        )
     return SampleNoise(seed + index for index in indices)
 
 

@@ -388,3 +388,19 @@ def test_networks_are_bounded_apart_and_the_last_one_stays():
         True,
         True,
     ]
+
+
+def test_more_than_fits_into_memory_is_said_in_words(executor, nodes):
+    class Hungry(nodes.classes["Text"]):
+        def give(self, text):
+            return (torch.empty(1 << 60, dtype=torch.uint8),)  # beyond any address space
+
+    executor.registry = {**executor.registry, "Hungry": Hungry}
+    executor.cache.put("kept", NodeOutput([[1]]))
+    prompt = {
+        "1": {"class_type": "Hungry", "inputs": {"text": ""}},
+        "out": {"class_type": "Show", "inputs": {"value": ["1", 0]}},
+    }
+    failure = executor.run(prompt, ["out"]).failure
+    assert failure.message == "Out of memory. Ask for a smaller size or batch."
+    assert "kept" not in executor.cache

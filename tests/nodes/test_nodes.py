@@ -126,6 +126,14 @@ def test_a_batch_equals_its_singles(parts) -> None:
     assert torch.allclose(batch[1:2], again, atol=1e-4)
 
 
+def test_batch_indices_fit_the_batch(parts) -> None:
+    blended = {**empty(batch_size=2), "batch_index": [1]}  # as of one picture with a batch
+    first, second = prior(parts, blended)["samples"]
+    assert torch.equal(first, second)
+    with pytest.raises(WireError, match="2 samples and the batch indices of 3"):
+        prior(parts, {**empty(batch_size=2), "batch_index": [0, 1, 2]})
+
+
 def test_stage_b_with_and_without_text(parts) -> None:
     latent = prior(parts, empty())
     positive, negative = encode(parts, "a red star", "decoder"), encode(parts, "", "decoder")

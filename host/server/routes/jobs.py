@@ -49,7 +49,7 @@ async def get_jobs(request: web.Request) -> web.Response:
 def _statuses(text: str) -> list[Status]:
     """The statuses that a comma-separated list names; all for an empty one. Raises Refusal."""
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    known = [status for status in STATUSES if not names or status in names]
+    known: list[Status] = [one for one in STATUSES if not names or str(one) in names]
     if unknown := sorted(set(names) - set(STATUSES)):
         refuse(
             400,
