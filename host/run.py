@@ -59,7 +59,8 @@ class Run:
         self._instances = instances
         self._extra_data = extra_data
         self._cancel = cancel
-        self._previews = previews
+        # A setting of the canvas; any other method of ComfyUI's means previews as they are here.
+        self._previews = None if extra_data.get("preview_method") == "none" else previews
         self._graph = DynamicGraph(prompt)
         self._report = Report(prompt_id, self._graph, on_event)
         self._signatures = Signatures(self._graph, registry, self._declaration)

@@ -251,6 +251,12 @@ async def test_previews_are_binary_frames_of_type_4(real: Running) -> None:
     kinds = {prompt[node_id]["class_type"] for node_id in shown}
     assert kinds == {"WuerstchenStageCSampler", "WuerstchenStageBSampler"}
 
+    listener.pictures.clear()
+    unseen = api_prompt(WORKFLOWS / "text_to_image.json", width=128, height=128, seed=5)
+    _, answer = await real.submit(unseen, client_id="tester", extra_data={"preview_method": "none"})
+    await listener.until_done(answer["prompt_id"])
+    assert listener.pictures == []
+
 
 async def test_the_front_comes_first_and_numbers_decide(running: Running) -> None:
     listener = await running.listen()
