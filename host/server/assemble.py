@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import sqlite3
@@ -14,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from ...wuerstchen_core.errors import WuerstchenError
+from ...wuerstchen_core.files import PARTIAL_PREFIX
 from ..executor import Executor
 from ..folder_lock import FolderInUse, clean_output, folder_lock
 from ..folders import Folders
@@ -22,7 +22,7 @@ from ..registry import Nodes, default_nodes
 from .app import make_app
 from .context import Host
 from .custom_nodes import load_custom_nodes
-from .guard import Guard
+from .guard import Guard, is_loopback
 from .hub import Hub
 from .log_lines import LogLines
 from .packs import own_pack
@@ -78,7 +78,7 @@ def assemble(settings: ServeSettings, nodes: Nodes | None = None) -> Iterator[we
 
 
 def _guard(settings: ServeSettings) -> Guard:
-    if not _is_loopback(settings.host) and not settings.token and not settings.no_auth:
+    if not is_loopback(settings.host) and not settings.token and not settings.no_auth:
         raise WuerstchenError(
             f"--host {settings.host} lets other machines in: set a --token that they must know, "
             "or say --no-auth if everyone who can reach this server may use it."
@@ -88,13 +88,6 @@ def _guard(settings: ServeSettings) -> Guard:
             f"--token must be {TOKEN_LENGTHS} letters, digits, '-', '_', '.' or '~'."
         )
     return Guard.for_address(settings.host, settings.allowed_hosts, settings.token)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _make_folders(settings: ServeSettings) -> tuple[Folders, Path]:
@@ -129,6 +122,8 @@ def _host(
     if settings.custom_nodes:
         nodes, more = load_custom_nodes(settings.data / "custom_nodes", nodes)
         packs += more
+    for leftover in user.rglob(f"{PARTIAL_PREFIX}*"):  # of a killed server; nobody else writes here
+        leftover.unlink(missing_ok=True)
     store = _open_store(user)
     _forget_previews(folders.temp, store)
     hub = Hub()

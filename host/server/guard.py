@@ -10,7 +10,7 @@ import logging
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class Guard:
 
     names: frozenset[str] = LOOPBACK
     any_address: bool = False
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     @classmethod
     def for_address(cls, host: str, allowed: Iterable[str] = (), token: str | None = None) -> Guard:
@@ -199,9 +199,7 @@ def _check_origin(request: web.Request) -> None:
 
 async def _with_token(guard: Guard, request: web.Request, handler: Handler) -> web.StreamResponse:
     opens_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
-    # A browser sends a host's cookies to all its ports: another server here has its own.
-    found = HOST.fullmatch(request.headers["Host"].lower())
-    cookie = f"wuerstchen_token_{found['port'] if found else None}"
+    cookie = _cookie_name(request)
     if guard.is_token(request.query.get(TOKEN_QUERY)):
         if not opens_page:
             return await handler(request)
@@ -229,12 +227,19 @@ def _page_without_token(request: web.Request) -> web.Response:
     the new cookie, which is only for requests that this server's own pages make.
     """
     rest = request.rel_url.without_query_params(TOKEN_QUERY)
-    target = html.escape("/" + str(rest).lstrip("/"), quote=True)
+    target = html.escape("/" + str(rest).lstrip("/\\"), quote=True)
     return web.Response(
         text=f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">',
         content_type="text/html",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _cookie_name(request: web.Request) -> str:
+    """Of its own for each port: a browser sends a host's cookies to all of them, and another
+    server may be there."""
+    found = HOST.fullmatch(request.headers["Host"].lower())
+    return f"wuerstchen_token_{found['port'] if found else None}"
 
 
 def _name(host: str) -> str | None:

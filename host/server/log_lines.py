@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from .paths import without_places
+
 KEPT_LINES = 300
 
 LogEntry = dict[str, str]  # {"t": ISO time, "m": text with its line end}
@@ -25,7 +27,9 @@ class LogLines(logging.Handler):
         # Without the traceback that `format` would add: it tells paths of this machine.
         plain = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
         when = datetime.fromtimestamp(record.created, timezone.utc).isoformat()
-        entry = {"t": when, "m": f"{self.format(plain)}\n"}
+        # A word of a client with a line end in it must not look like a line of its own.
+        text = without_places(self.format(plain)).replace("\n", "\n  ")
+        entry = {"t": when, "m": f"{text}\n"}
         self.entries.append(entry)
         if self.listener is not None:
             self.listener(entry)

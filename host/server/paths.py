@@ -17,6 +17,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LEADS_OUT = "This name leads out of its folder."
 # A folder where a file should be or the other way round, a name too long or with odd characters.
 UNWRITABLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+# Not the path of a URL, and not a fraction like 1/2/3.
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w.:/\\~])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+(?P<last>[^\s/\\'\"]*)"
+)
 
 
 def inside(folder: Path, *parts: str) -> Path:
@@ -62,6 +66,12 @@ def is_hidden(*parts: str) -> bool:
     """Whether a name has a part that starts with a dot, like `.git/x`."""
     pieces = (piece for part in parts for piece in _pieces(part))
     return any(piece.startswith(".") and piece not in (".", "..") for piece in pieces)
+
+
+def without_places(text: str) -> str:
+    """`text` with each absolute path cut to its last part: a node's error may tell where on this
+    machine a file lies."""
+    return ABSOLUTE_PATH.sub(lambda found: found["last"], text)
 
 
 def _pieces(part: str) -> list[str]:

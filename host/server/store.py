@@ -48,8 +48,10 @@ CREATE TABLE IF NOT EXISTS jobs (
     result TEXT,                          -- JSON: {outputs, status, meta}
     request TEXT NOT NULL                 -- JSON: [prompt, extra_data, targets]
 );
-CREATE INDEX IF NOT EXISTS by_place ON jobs (status, number, entered);
-CREATE INDEX IF NOT EXISTS by_finish ON jobs (finished) WHERE finished IS NOT NULL;
+-- Wide enough that finding jobs does not read the rows, which are large.
+CREATE INDEX IF NOT EXISTS by_place ON jobs (status, number, entered, id);
+CREATE INDEX IF NOT EXISTS by_finish ON jobs (finished, id);
+CREATE INDEX IF NOT EXISTS by_time ON jobs (status, create_time, duration, workflow_id);
 PRAGMA user_version = 1;
 """
 _WHOLE = "number, id, request, result, status"
@@ -216,9 +218,10 @@ class JobStore:
         way = "DESC" if descending else "ASC"
         with self._lock:
             (total,) = self._read(f"SELECT count(*) FROM jobs WHERE {condition}", *values)
+            order = f"ORDER BY {_SORTED_BY[sort_by]} {way}, entered {way}"
             rows = self._read(
-                f"SELECT summary, status FROM jobs WHERE {condition} ORDER BY"
-                f" {_SORTED_BY[sort_by]} {way}, entered {way} LIMIT ? OFFSET ?",
+                "SELECT summary, status FROM jobs WHERE entered IN"
+                f" (SELECT entered FROM jobs WHERE {condition} {order} LIMIT ? OFFSET ?) {order}",
                 *values,
                 -1 if limit is None else limit,
                 offset,

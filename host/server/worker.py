@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..executor import Executor
+from .paths import without_places
 from .records import Job, Message, Status
 from .store import JobStore
 
@@ -155,6 +156,8 @@ class Worker:
         def on_event(kind: str, data: dict[str, Any]) -> None:
             if kind != "preview":
                 data = _plain(data)
+            if kind == "execution_error":
+                data["exception_message"] = without_places(data["exception_message"])
             if kind in HISTORY_MESSAGES:
                 messages.append((kind, data))
             elif kind == "progress_state":

@@ -21,7 +21,7 @@ from .saving import fill_tokens, save_numbered
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 # Only formats that Pillow decodes itself: a file from elsewhere must not start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 26  # of all frames together
 
 
 class LoadImage:
@@ -93,11 +93,11 @@ def _frames(file: Image.Image) -> Iterator[tuple[torch.Tensor, torch.Tensor | No
     size: tuple[int, int] | None = None
     # Further pages of a TIFF, or further views in a phone's JPEG (MPO), are not a batch.
     for raw in [file] if file.format in ("MPO", "TIFF") else ImageSequence.Iterator(file):
+        pixels += raw.width * raw.height
+        if pixels > MAX_PIXELS:  # before anything is decoded
+            raise ValueError("too many pixels")
         frame = ImageOps.exif_transpose(raw)
         size = size or frame.size
-        pixels += frame.width * frame.height
-        if pixels > MAX_PIXELS:
-            raise ValueError("too many pixels")
         if frame.size == size:
             yield _pixels(frame)
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from ....nodes.runtime import use
 from ...folders import HostSurroundings
 from ...validate import Validation, validate
-from ..answers import read_json, read_object
+from ..answers import Refusal, read_json, read_object
 from ..context import Host, host_of
 from ..store import DuplicateJob
 from ..worker import status_of
@@ -104,14 +104,15 @@ def _number(given: Any) -> float:
     return number
 
 
-def _refuse(kind: str, message: str, details: str = "") -> NoReturn:
-    raise BadPrompt({"type": kind, "message": message, "details": details, "extra_info": {}})
+def _refuse(kind: str, message: str, details: str = "", status: int = 400) -> NoReturn:
+    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    raise BadPrompt(error, status=status)
 
 
 async def post_prompt(request: web.Request) -> web.Response:
     host = host_of(request)
-    body = await read_json(request)
     try:
+        body = await _read_body(request)
         asked = PromptRequest.parse(body)
         validation, number = await asyncio.to_thread(_accept, host, asked)
     except BadPrompt as bad:
@@ -127,6 +128,13 @@ async def post_prompt(request: web.Request) -> web.Response:
             "node_errors": validation.node_errors,
         }
     )
+
+
+async def _read_body(request: web.Request) -> Any:
+    try:
+        return await read_json(request)
+    except Refusal as refusal:
+        _refuse("invalid_request", str(refusal), status=refusal.status)
 
 
 def _accept(host: Host, asked: PromptRequest) -> tuple[Validation, float]:
@@ -147,9 +155,7 @@ def _accept(host: Host, asked: PromptRequest) -> tuple[Validation, float]:
         _refuse("invalid_prompt_id", "This prompt_id has been used already", asked.prompt_id)
     except sqlite3.Error as error:
         logger.error("a prompt could not be kept: %s", error)
-        message = "The prompt could not be kept; is the disk full?"
-        error_object = {"type": "not_kept", "message": message, "details": "", "extra_info": {}}
-        raise BadPrompt(error_object, status=507) from error
+        _refuse("not_kept", "The prompt could not be kept; is the disk full?", status=507)
     return validation, float(job.number)
 
 
