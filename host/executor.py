@@ -25,7 +25,7 @@ def _ignore(kind: str, data: dict[str, Any]) -> None:
 
 
 class Executor:
-    """Owned by one thread at a time; `cancel` events and `free` may come from any thread."""
+    """Owned by one thread at a time; only `cancel` events may come from others."""
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import BinaryIO
 from ..wuerstchen_core.files import remove_partials
 
 LOCK_NAME = ".wuerstchen.lock"
+WINDOWS_POLL_S = 0.05  # Windows itself waits no longer than ten seconds
 
 
 class FolderInUse(Exception):
@@ -32,8 +34,15 @@ def _lock(file: BinaryIO, wait: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        while True:
+            file.seek(0)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                if not wait:
+                    raise BlockingIOError from None
+                time.sleep(WINDOWS_POLL_S)
     else:
         import fcntl
 

@@ -130,7 +130,7 @@ def read_answers(answers: list[Any], sockets: int) -> Returned:
             calls.append(Expansion(answer["expand"], result))
         else:
             calls.append(result)
-    ui = {key: [one for ui in uis for one in ui.get(key, ())] for key in uis[0]} if uis else None
+    ui = {key: [one for ui in uis for one in ui.get(key) or ()] for key in uis[0]} if uis else None
     return Returned(calls, ui)
 
 

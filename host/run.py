@@ -153,7 +153,7 @@ class Run:
         except (Cancelled, KeyboardInterrupt):
             self._report.cancelled(node_id)
             raise _Failed from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if type(error).__name__ == "InterruptProcessingException":
                 self._report.cancelled(node_id)
             else:

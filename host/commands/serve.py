@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import socket
 import sys
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8188
 FIRST_TEMPLATE = "text_to_image"
-ACTIONS = "store_true"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -50,17 +50,19 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="a folder of weights to search before DATA/models and the bundled ones; repeatable",
     )
-    parser.add_argument("--open", action=ACTIONS, help="open the canvas in the browser")
+    parser.add_argument("--open", action="store_true", help="open the canvas in the browser")
     parser.add_argument(
         "--custom-nodes",
-        action=ACTIONS,
+        action="store_true",
         help="load node packs from DATA/custom_nodes; they run with all your rights",
     )
     parser.add_argument(
         "--token", metavar="WORD", help="ask everyone for this word; the address carries it"
     )
     parser.add_argument(
-        "--no-auth", action=ACTIONS, help="let everyone in who reaches a --host beyond this machine"
+        "--no-auth",
+        action="store_true",
+        help="let everyone in who reaches a --host beyond this machine",
     )
     parser.add_argument(
         "--allow-host",
@@ -68,6 +70,11 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         metavar="NAME",
         help="another name that browsers may call this server by; repeatable",
+    )
+    parser.add_argument(
+        "--skip-unfinished",
+        action="store_true",
+        help="cancel what was running when the server ended, instead of trying it again",
     )
     parser.set_defaults(handler=handle)
 
@@ -79,7 +86,10 @@ def handle(arguments: argparse.Namespace) -> int:
     try:
         # Here, because `wuerstchen run` works without the packages that a server needs.
         from ..server.assemble import ServeSettings, assemble
-
+    except ImportError as error:
+        sys.stderr.write(f'{error}; install the server with pip install -e ".[host]".\n')
+        return BAD_REQUEST
+    try:
         settings = ServeSettings(
             host=arguments.host,
             port=arguments.port,
@@ -89,33 +99,36 @@ def handle(arguments: argparse.Namespace) -> int:
             token=arguments.token,
             no_auth=arguments.no_auth,
             allowed_hosts=tuple(arguments.allow_host),
+            skip_unfinished=arguments.skip_unfinished,
         )
         listener = _listen(settings.host, settings.port)
         with listener, assemble(settings) as app:
             address = _address(arguments, listener.getsockname()[1])
             return asyncio.run(_serve(app, listener, address, arguments.open))
-    except ImportError as error:
-        sys.stderr.write(f'{error}; install the server with pip install -e ".[host]".\n')
     except WuerstchenError as error:
         sys.stderr.write(f"{error}\n")
-    return BAD_REQUEST
+        return BAD_REQUEST
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        raise WuerstchenError(
-            f"Cannot listen on {host}, port {port} ({error}); is another server there? "
-            "Try --port with another number."
-        ) from error
+    except (OSError, OverflowError, UnicodeError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        advice = (
+            "another server is there; choose another --port."
+            if taken
+            else f"{str(error).rstrip('.')}; check --host and --port."
+        )
+        raise WuerstchenError(f"Cannot listen on {host}, port {port}: {advice}") from error
 
 
 def _address(arguments: argparse.Namespace, port: int) -> str:
     """A link that opens the text-to-image graph."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(arguments.host, arguments.host)
-    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    host: str = arguments.host
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    name = f"[{name}]" if ":" in name else name
     query = {"template": FIRST_TEMPLATE, "source": "comfyui-wuerstchen"}
     if arguments.token:
         query["token"] = arguments.token
@@ -139,6 +152,7 @@ async def _serve(
             if open_browser:
                 await asyncio.to_thread(webbrowser.open, address)
             await asyncio.to_thread(asked_to_stop.wait)
+            sys.stderr.write("Stopping after the step at work; Ctrl-C again stops at once.\n")
         finally:
             await runner.cleanup()
     return DONE

@@ -6,7 +6,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class ServeSettings:
     token: str | None = None
     no_auth: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    skip_unfinished: bool = False
 
 
 @contextmanager
@@ -65,16 +66,26 @@ def assemble(settings: ServeSettings, nodes: Nodes | None = None) -> Iterator[we
     package_log.setLevel(logging.INFO)
     package_log.addHandler(log)
     try:
-        with folder_lock(user, wait=False):
+        with _held(user, settings.data):
             yield make_app(_host(settings, nodes, folders, user, log), guard)
-    except FolderInUse:
-        raise WuerstchenError(
-            f"Another wuerstchen serve works in '{settings.data}'; stop it, or give this one "
-            "another --data folder."
-        ) from None
     finally:
         package_log.removeHandler(log)
         package_log.setLevel(level_before)
+
+
+@contextmanager
+def _held(user: Path, data: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(user, wait=False))
+        except FolderInUse:
+            raise WuerstchenError(
+                f"Another wuerstchen serve works in '{data}'; stop it, or give this one "
+                "another --data folder."
+            ) from None
+        except OSError as error:
+            raise _unwritable(error, user) from error
+        yield
 
 
 def _guard(settings: ServeSettings) -> Guard:
@@ -95,23 +106,27 @@ def _make_folders(settings: ServeSettings) -> tuple[Folders, Path]:
         if not folder.is_dir():
             raise WuerstchenError(f"--models '{folder}' is not a folder; name one that exists.")
     data = settings.data
+    user = data / "user"
     folders = Folders(
         input=data / "input",
         output=data / "output",
-        temp=data / "temp",
+        temp=user / "temp",  # cleared at each start, so not a folder that may be somebody else's
         models=(*settings.models, data / "models"),
     )
-    user = data / "user"
     try:
         for folder in (folders.input, folders.output, folders.temp, user):
             folder.mkdir(parents=True, exist_ok=True)
         clean_output(folders.output)
         clean_output(folders.input)
     except OSError as error:
-        raise WuerstchenError(
-            f"'{error.filename}' cannot be written ({error.strerror}); choose another --data."
-        ) from error
+        raise _unwritable(error, data) from error
     return folders, user
+
+
+def _unwritable(error: OSError, folder: Path) -> WuerstchenError:
+    return WuerstchenError(
+        f"'{error.filename or folder}' cannot be written ({error.strerror}); choose another --data."
+    )
 
 
 def _host(
@@ -124,7 +139,7 @@ def _host(
         packs += more
     for leftover in user.rglob(f"{PARTIAL_PREFIX}*"):  # of a killed server; nobody else writes here
         leftover.unlink(missing_ok=True)
-    store = _open_store(user)
+    store = _open_store(user, try_again=not settings.skip_unfinished)
     _forget_previews(folders.temp, store)
     hub = Hub()
     previews = PreviewStore(user / PREVIEW_MAPS)
@@ -132,9 +147,9 @@ def _host(
     return Host(folders, user, nodes, tuple(packs), store, worker, hub, log)
 
 
-def _open_store(user: Path) -> JobStore:
+def _open_store(user: Path, try_again: bool) -> JobStore:
     try:
-        return JobStore(user / DATABASE)
+        return JobStore(user / DATABASE, try_again)
     except sqlite3.Error as error:
         raise WuerstchenError(
             f"'{user / DATABASE}' cannot be opened ({error}); is the disk full, or is it not ours?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,7 @@ from .records import (
 logger = logging.getLogger(__name__)
 
 KEPT_HISTORY = 10_000  # finished jobs; the oldest go first
+SUSPICIOUS_STARTS = 3
 LOCKED_S = 30.0  # how long to wait for another program that has the database open
 
 _SCHEMA = """
@@ -40,6 +42,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT NOT NULL UNIQUE,
     number REAL NOT NULL,
     status TEXT NOT NULL,
+    starts INTEGER NOT NULL DEFAULT 0,    -- how often it ran until the process ended
     create_time INTEGER NOT NULL,
     workflow_id TEXT,
     duration INTEGER NOT NULL DEFAULT 0,  -- ms
@@ -64,11 +67,16 @@ class DuplicateJob(Exception):
 
 
 class JobStore:
-    """Safe to use from any thread. Raises sqlite3.Error where the disk fails."""
+    """Safe to use from any thread. Raises sqlite3.Error where the disk fails.
 
-    def __init__(self, path: Path) -> None:
+    What was running when the last process ended is queued again, or with `try_again` off
+    cancelled.
+    """
+
+    def __init__(self, path: Path, try_again: bool = True) -> None:
         self._lock = RLock()
         self._db = _open(path)
+        self._recover(try_again)
         self._remaining = self._count_remaining()
 
     def close(self) -> None:
@@ -91,9 +99,10 @@ class JobStore:
         """
         with self._transaction() as db:
             if number is None:
-                query = "SELECT coalesce(max(abs(number)) + 1, 0) FROM jobs"
-                largest = float(db.execute(query).fetchone()[0])
-                number = -largest if front else largest
+                # Counts what came before, as ComfyUI does; the numbers of clients change nothing.
+                query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'"
+                count = float(db.execute(query).fetchone()[0])
+                number = -count if front else count
             job = Job(job_id, number, "pending", prompt, extra_data, list(targets))
             try:
                 db.execute(
@@ -122,13 +131,37 @@ class JobStore:
             if row is None:
                 return None
             job = replace(read_job(*row), status="in_progress")
-            db.execute("UPDATE jobs SET status = 'in_progress' WHERE id = ?", (job.id,))
+            db.execute(
+                "UPDATE jobs SET status = 'in_progress', starts = starts + 1 WHERE id = ?",
+                (job.id,),
+            )
         return job
 
     def requeue(self, job_id: str) -> None:
         """Puts a claimed prompt back at its old place."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET status = 'pending' WHERE id = ?", (job_id,))
+            db.execute(
+                "UPDATE jobs SET status = 'pending', starts = starts - 1 WHERE id = ?", (job_id,)
+            )
+
+    def _recover(self, try_again: bool) -> None:
+        """Decides what becomes of prompts that were running when the process ended."""
+        rows = self._read(f"SELECT starts, {_WHOLE} FROM jobs WHERE status = 'in_progress'")
+        for starts, *row in rows:
+            job = read_job(*row)
+            if not try_again:
+                self.finish(replace(job, status="cancelled"))
+            elif starts >= SUSPICIOUS_STARTS:
+                logger.warning(
+                    "prompt %s was running at the last %d ends of this server; if it is what ends "
+                    "it, start once with --skip-unfinished",
+                    job.id,
+                    starts,
+                )
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'")
+        if rows and try_again:
+            logger.info("%d unfinished prompt(s) of the last run are queued again", len(rows))
 
     def finish(self, ended: Job) -> None:
         """Moves a claimed prompt into the history, as it ended."""
@@ -262,7 +295,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if isinstance(error, sqlite3.OperationalError):
             raise
         # Not a database any more: what is left of it is kept for whoever can mend it.
-        broken = path.with_name(f"{path.name}.broken")
+        broken = path.with_name(f"{path.name}.broken-{int(time.time())}")
         for suffix in ("", "-wal", "-shm"):
             part = path.with_name(f"{path.name}{suffix}")
             if part.exists():
@@ -277,14 +310,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # an accepted prompt survives a power cut
         db.executescript(_SCHEMA)
-        back = db.execute(
-            "UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'"
-        ).rowcount
     except BaseException:
         db.close()
         raise
-    if back:
-        logger.info("%d unfinished prompt(s) of the last run are queued again", back)
     return db
 
 

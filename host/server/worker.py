@@ -33,6 +33,8 @@ HISTORY_MESSAGES = frozenset(
         "execution_interrupted",
     }
 )
+# Of a prompt that no client owns, everyone hears these.
+TOLD_TO_ALL = frozenset({"progress_state", "progress", "preview", "execution_interrupted"})
 STATUS_OF: dict[str, Status] = {"success": "completed", "error": "failed", "cancelled": "cancelled"}
 RETRY_S = 1.0
 MAX_INT_BITS = 1024  # Python refuses to write very large numbers
@@ -164,7 +166,7 @@ class Worker:
                 running.progress = data
             elif kind == "executing":
                 running.node = data["node"]
-            if job.client_id is not None:
+            if job.client_id is not None or kind in TOLD_TO_ALL:
                 self._tell(job.client_id, kind, data)
 
         try:

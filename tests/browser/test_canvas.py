@@ -230,6 +230,47 @@ async def test_muted_and_bypassed_nodes_and_single_outputs(canvas: Canvas, serve
     assert whole["outputs"].keys() == {save_id}
 
 
+async def test_a_bypassed_sampler_lets_its_latent_through(canvas: Canvas, server: Running) -> None:
+    await canvas.open("image_variation")
+    x, y = await canvas.at("WuerstchenStageCSampler", 60, -12)
+    await canvas.page.mouse.click(x, y)
+    await canvas.page.keyboard.press("Control+b")
+    await canvas.until(f"{canvas.node('WuerstchenStageCSampler')}.mode === 4")
+    await canvas.run()
+    await canvas.picture()  # the encoded picture itself, rebuilt
+    (job,) = (await server.get("/jobs"))["jobs"]
+    whole = await server.get(f"/jobs/{job['id']}")
+    kinds = {node["class_type"] for node in whole["workflow"]["prompt"].values()}
+    assert "WuerstchenStageBSampler" in kinds and "WuerstchenStageCSampler" not in kinds
+
+
+async def test_a_picture_is_uploaded_masked_and_used(canvas: Canvas, server: Running) -> None:
+    await canvas.open("reconstruct")
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 256), (250, 220, 40)).save(buffer, format="PNG")
+    async with canvas.page.expect_file_chooser() as chooser:
+        x, y = await canvas.at("LoadImage", 100, 70)
+        await canvas.page.mouse.click(x, y)
+    await (await chooser.value).set_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    )
+    await canvas.until(f"{canvas.widget('LoadImage', 'image')}.value === 'mine.png'")
+    await canvas.until(f"{canvas.node('LoadImage')}.imgs?.[0]?.src.includes('mine.png')")
+
+    x, y = await canvas.at("LoadImage", 60, -12)
+    await canvas.page.mouse.click(x, y)
+    await canvas.js("app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor')")
+    await canvas.page.get_by_role("button", name="Save").wait_for()
+    await canvas.screenshot("mask-editor")
+    await canvas.page.get_by_role("button", name="Save").click()
+    await canvas.until(f"{canvas.widget('LoadImage', 'image')}.value.includes('clipspace')")
+
+    await canvas.run()
+    rebuilt = pixels(await canvas.picture())
+    wanted = torch.tensor([250, 220, 40]).view(1, 3, 1, 1) / 255
+    assert (rebuilt.mean(dim=(2, 3), keepdim=True) - wanted).abs().max() < 0.1
+
+
 async def test_groups_and_subgraphs_run(canvas: Canvas) -> None:
     await canvas.open()
     await canvas.js(f"{canvas.widget('WuerstchenStageCSampler', 'steps')}.value = 3")

@@ -258,6 +258,35 @@ async def test_previews_are_binary_frames_of_type_4(real: Running) -> None:
     assert listener.pictures == []
 
 
+async def test_a_new_seed_for_stage_b_leaves_stage_c_alone(real: Running) -> None:
+    prompt = api_prompt(WORKFLOWS / "text_to_image.json", width=128, height=128, steps=2)
+    await finish(real, prompt)
+    (stage_b,) = (k for k, one in prompt.items() if one["class_type"] == "WuerstchenStageBSampler")
+    prompt[stage_b]["inputs"]["seed"] = 99
+    heard, *_ = await finish(real, prompt)
+    cached = set(next(one for one in heard if one["type"] == "execution_cached")["data"]["nodes"])
+    again = {prompt[node_id]["class_type"] for node_id in prompt.keys() - cached}
+    assert again == {"WuerstchenStageBSampler", "WuerstchenStageADecode", "SaveImage"}
+
+
+async def test_everyone_hears_the_progress_of_a_prompt_that_nobody_owns(running: Running) -> None:
+    listener = await running.listen()
+    prompt = graph(n2=("Slow", {"steps": 10_000}), n5=("PreviewImage", {"images": ["2", 0]}))
+    await running.submit(prompt)
+    await listener.until("progress", node="2")
+    await running.ask("POST", "/interrupt")
+    await listener.until("execution_interrupted")
+    await listener.until("status", status={"exec_info": {"queue_remaining": 0}})
+    kinds = {one["type"] for one in listener.heard}
+    assert kinds == {
+        "status",
+        "feature_flags",
+        "progress",
+        "progress_state",
+        "execution_interrupted",
+    }
+
+
 async def test_the_front_comes_first_and_numbers_decide(running: Running) -> None:
     listener = await running.listen()
     slow = graph(n2=("Slow", {"steps": 10_000}), n5=("PreviewImage", {"images": ["2", 0]}))
@@ -267,11 +296,14 @@ async def test_the_front_comes_first_and_numbers_decide(running: Running) -> Non
     first = (await running.submit(PICTURE, front=True))[1]
     middle = (await running.submit(PICTURE, number=0.5))[1]
     assert (last["number"], first["number"], middle["number"]) == (1, -2, 0.5)
+    late = (await running.submit(PICTURE, number=1000))[1]
+    assert (await running.submit(PICTURE))[1]["number"] == 5  # counted on, before that one
+    await running.ask("POST", "/queue", json={"delete": [late["prompt_id"]]})
     queue = await running.get("/api/queue")
-    assert [len(entry) for entry in queue["queue_running"] + queue["queue_pending"]] == [5] * 4
+    assert [len(entry) for entry in queue["queue_running"] + queue["queue_pending"]] == [5] * 5
     waiting = [entry[1] for entry in queue["queue_pending"]]
-    assert waiting == [one["prompt_id"] for one in (first, middle, last)]
-    assert (await running.get("/prompt")) == {"exec_info": {"queue_remaining": 4}}
+    assert waiting[:3] == [one["prompt_id"] for one in (first, middle, last)]
+    assert (await running.get("/prompt")) == {"exec_info": {"queue_remaining": 5}}
 
     assert (await running.ask("POST", "/queue", json={"delete": [first["prompt_id"]]}))[0] == 200
     _, cancelled = await running.ask("POST", f"/api/jobs/{middle['prompt_id']}/cancel")
@@ -280,7 +312,7 @@ async def test_the_front_comes_first_and_numbers_decide(running: Running) -> Non
     assert again == {"cancelled": False}
     assert (await running.ask("GET", f"/api/jobs/{middle['prompt_id']}"))[0] == 404
     pending = await running.get("/jobs?status=pending")
-    assert [one["id"] for one in pending["jobs"]] == [last["prompt_id"]]
+    assert [one["id"] for one in pending["jobs"]] == [waiting[3], last["prompt_id"]]
     assert (await running.ask("POST", "/queue", json={"clear": True}))[0] == 200
     assert (await running.get("/prompt")) == {"exec_info": {"queue_remaining": 1}}
     running_id = queue["queue_running"][0][1]

@@ -19,6 +19,7 @@ from ...folders import HostSurroundings
 from ...validate import Validation, validate
 from ..answers import Refusal, read_json, read_object
 from ..context import Host, host_of
+from ..records import shown_number
 from ..store import DuplicateJob
 from ..worker import status_of
 
@@ -124,7 +125,7 @@ async def post_prompt(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "prompt_id": asked.prompt_id,
-            "number": int(number) if number.is_integer() else number,
+            "number": shown_number(number),
             "node_errors": validation.node_errors,
         }
     )
