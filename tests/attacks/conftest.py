@@ -65,7 +65,7 @@ class Target:
 
     def kept(self) -> dict[str, bytes]:
         """Every file of the machine except where uploads and user files may go."""
-        open_folders = {"input", "output", "temp", "user/default"}
+        open_folders = {"input", "output", "user/temp", "user/default"}
         return {
             str(path): path.read_bytes()
             for path in self.data.parent.rglob("*")
@@ -160,7 +160,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 def link_to_secrets(data: Path) -> None:
     """In every folder that is served: to each secret, and to the folder of them all."""
-    for place in ("input", "output", "temp", "user/default", "models"):
+    for place in ("input", "output", "user/temp", "user/default", "models"):
         folder = data / place
         folder.mkdir(exist_ok=True)
         for name in SECRETS:

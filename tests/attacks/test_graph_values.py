@@ -86,7 +86,9 @@ def test_running_names_that_lead_out(tmp_path: Path, node: str) -> None:
     data = tmp_path / "data"
     (data / "user").mkdir(parents=True)
     hide_secrets(data)
-    folders = Folders(data / "input", data / "output", data / "temp", models=(data / "models",))
+    folders = Folders(
+        data / "input", data / "output", data / "user" / "temp", models=(data / "models",)
+    )
     executor = Executor(default_nodes().classes, folders)
     for name in names(node, data):
         told: list[Any] = []

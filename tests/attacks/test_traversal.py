@@ -100,7 +100,7 @@ def test_reading(target: Target, route: str) -> None:
 
 def test_the_secrets_are_where_the_attacks_look(target: Target) -> None:
     """Otherwise the test above could not fail."""
-    for place in ("input", "output", "temp", "user/default", "models"):
+    for place in ("input", "output", "user/temp", "user/default", "models"):
         folder = target.data / place
         assert any((folder / f"{up}secret.png").is_file() for up in UPS)
         assert (folder / "link-secret.png").is_file()
@@ -116,7 +116,7 @@ def test_uploads_stay_inside(target: Target) -> None:
             assert target.upload(name.replace("\\", "\\\\"), b"evil", **fields).status < 500, name
             assert target.upload("x.png", b"evil", subfolder=name, **fields).status < 500, name
     assert target.kept() == before
-    for place in ("input", "temp"):
+    for place in ("input", "user/temp"):
         assert (target.data / place / "link-secret.png").is_symlink()
 
 

@@ -154,7 +154,8 @@ def check(server: ServerProcess, data: Path, submitter: Submitter) -> None:
 
 
 def check_picture(data: Path, about: dict[str, str], number: int, expected: Any) -> None:
-    with Image.open(data / about["type"] / about["subfolder"] / about["filename"]) as picture:
+    folder = {"output": data / "output", "temp": data / "user" / "temp"}[about["type"]]
+    with Image.open(folder / about["subfolder"] / about["filename"]) as picture:
         assert json.loads(picture.text["prompt"]) == prompt(number)
         assert (np.asarray(picture) == expected).all()
 
@@ -163,7 +164,14 @@ def test_a_start_removes_what_was_half_written(nursery: Nursery, tmp_path: Path)
     data = tmp_path / "data"
     with server_process(nursery, data) as server:
         server.address()
-    folders = ("output", "output/day", "input", "input/clipspace", "temp", "user/default/workflows")
+    folders = (
+        "output",
+        "output/day",
+        "input",
+        "input/clipspace",
+        "user/temp",
+        "user/default/workflows",
+    )
     for name in folders:
         folder = data / name
         folder.mkdir(parents=True, exist_ok=True)

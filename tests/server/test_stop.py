@@ -32,7 +32,10 @@ async def test_ctrl_c_puts_the_running_prompt_back(nursery: Nursery, tmp_path: P
         await sampling_step(server, first["prompt_id"])
         server.signal(signal.SIGINT)
         assert server.wait() == 0
-        assert server.output.count("\n") == 1  # the address and nothing else
+        assert [line.split(" ")[0] for line in server.output.splitlines()] == [
+            server.address() + "/?template=text_to_image&source=comfyui-wuerstchen",
+            "Stopping",
+        ]
     ids = [first["prompt_id"], second["prompt_id"]]
     with server_process(nursery, data) as server:
         queue = server.get("/queue")
