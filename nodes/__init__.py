@@ -1,8 +1,14 @@
 """The nodes. Ids, inputs and outputs are a contract: they never change once landed, only grow."""
 
-from . import image, latent, loaders, samplers, text
+from typing import Any
 
-_FAMILIES = (loaders, text, latent, samplers, image)
+from . import image, latent, loaders, runtime, samplers, text
+
+_FAMILIES: tuple[Any, ...] = (loaders, text, latent, samplers, image)
+if runtime.inside_comfyui():
+    from . import native
+
+    _FAMILIES = (*_FAMILIES, native)
 
 NODE_CLASS_MAPPINGS = {
     node_id: node for family in _FAMILIES for node_id, (node, _) in family.NODES.items()

@@ -10,7 +10,7 @@ from ..wuerstchen_core.geometry import Geometry, on_canvas
 from ..wuerstchen_core.image_encoder import ImageEncoder
 from ..wuerstchen_core.stage_a import StageA
 from . import previews, runtime
-from .latent import SIZE_KEY, Latent
+from .latent import SIZE_KEY, STAGE_B_CHANNELS, STAGE_C_CHANNELS, Latent
 from .parts import Part
 
 CATEGORY = "Würstchen/image"
@@ -50,8 +50,8 @@ class StageADecode:
         }
 
     def decode(self, stage_a: Part[StageA], samples: Latent) -> tuple[Tensor]:
-        runtime.surroundings().check_cancelled()
-        pixels = decode_pixels(stage_a.get(), samples["samples"])
+        with runtime.running(stage_a.ready(samples["samples"].shape)) as network:
+            pixels = decode_pixels(network, samples["samples"])
         previews.learn(samples, pixels)
         size = samples.get(SIZE_KEY)
         if size is not None and Geometry(*size).canvas == tuple(pixels.shape[-2:]):
@@ -81,9 +81,11 @@ class StageAEncode:
         }
 
     def encode(self, stage_a: Part[StageA], pixels: Tensor) -> tuple[Latent]:
-        runtime.surroundings().check_cancelled()
         canvas, geometry = _on_canvas(pixels)
-        return (_latent(encode_pixels(stage_a.get(), canvas), geometry),)
+        with runtime.running(
+            stage_a.ready((len(pixels), STAGE_B_CHANNELS, *geometry.stage_b))
+        ) as network:
+            return (_latent(encode_pixels(network, canvas), geometry),)
 
 
 class ImageEncode:
@@ -112,10 +114,10 @@ class ImageEncode:
         }
 
     def encode(self, image_encoder: Part[ImageEncoder], pixels: Tensor) -> tuple[Latent]:
-        runtime.surroundings().check_cancelled()
         canvas, geometry = _on_canvas(pixels)
-        embedding = encode_embedding(image_encoder.get(), canvas, geometry.stage_c)
-        return (_latent(embedding, geometry),)
+        shape = (len(pixels), STAGE_C_CHANNELS, *geometry.stage_c)
+        with runtime.running(image_encoder.ready(shape)) as network:
+            return (_latent(encode_embedding(network, canvas, geometry.stage_c), geometry),)
 
 
 NODES = {

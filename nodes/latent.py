@@ -12,7 +12,7 @@ from ..wuerstchen_core.noise import SampleNoise
 Latent = dict[str, Any]  # ComfyUI's own form: {"samples": B×C×H×W, …}
 
 SIZE_KEY = "wuerstchen_size"  # (width, height) in pixels that the user asked for
-STAGE_C_CHANNELS = 16
+STAGE_C_CHANNELS, STAGE_B_CHANNELS = 16, 4
 
 
 def samples_of(latent: Latent) -> Tensor:

@@ -14,7 +14,7 @@ from ..wuerstchen_core.checkpoints import (
 )
 from ..wuerstchen_core.residency import DTYPES
 from . import runtime
-from .parts import Part, folder_choices, part_choices, path_of, resolve
+from .parts import Part, folder_choices, part_choices, path_of, resolve, shared_choices
 
 CATEGORY = "Würstchen/loaders"
 
@@ -54,6 +54,16 @@ _PARTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
 )
 
 
+def _part(name: str, path: Callable[[], Path], dtype: str, folder: Path | None = None) -> Part[Any]:
+    """One of `_PARTS`; `path` is asked when it is first used."""
+    if runtime.inside_comfyui():
+        from .native.residence import open_part  # needs ComfyUI
+
+        return open_part(name, path, dtype, folder)
+    load = next(load for part, _, load, _ in _PARTS if part == name)
+    return Part(lambda: load(path(), dtype), folder)
+
+
 class LoadPipeline:
     """All parts of one folder of weights."""
 
@@ -79,12 +89,11 @@ class LoadPipeline:
         return {"required": {"folder": ("COMBO", folder), "dtype": _DTYPE}}
 
     def load(self, folder: str, dtype: str) -> tuple[Part[Any], ...]:
-        parts, device = find_parts(resolve(folder)), runtime.compute_device()
-
-        def part(name: str, load: Callable[..., Any]) -> Part[Any]:
-            return Part(lambda: load(parts.require(name), dtype, device), parts.folder)
-
-        return tuple(part(name, load) for name, _, load, _ in _PARTS)
+        parts = find_parts(resolve(folder))
+        return tuple(
+            _part(name, lambda name=name: parts.require(name), dtype, parts.folder)
+            for name, _, _, _ in _PARTS
+        )
 
 
 class _LoadPart:
@@ -97,7 +106,7 @@ class _LoadPart:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         name = {
-            "options": part_choices(),
+            "options": part_choices(cls.PART),
             "tooltip": "A folder of weights that holds this part, or a file (.safetensors, .pt). "
             "What it is, is read from its content.",
         }
@@ -105,9 +114,9 @@ class _LoadPart:
 
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         path: Path = path_of(name, self.PART)
-        load = next(load for part, _, load, _ in _PARTS if part == self.PART)
-        network = load(path, dtype, runtime.compute_device())
-        return (Part(lambda: network, resolve(name)),)
+        part = _part(self.PART, lambda: path, dtype, resolve(name, self.PART))
+        part.get()  # what cannot be used is told here
+        return (part,)
 
 
 class LoadStageC(_LoadPart):
@@ -166,9 +175,10 @@ class LoadTextEncoder:
         folder, _, role = name.rpartition("/")
         if role not in _TEXT_ROLES:
             folder, role = name, "prior"
-        path = find_parts(resolve(folder)).require(_TEXT_ROLES[role])
-        encoder = load_text_encoder(path, dtype, runtime.compute_device())
-        return (Part(lambda: encoder),)
+        path = path_of(folder, _TEXT_ROLES[role])
+        part = _part(_TEXT_ROLES[role], lambda: path, dtype)
+        part.get()
+        return (part,)
 
 
 class LoadImageEncoder(_LoadPart):
@@ -185,8 +195,9 @@ _TEXT_ROLES = {"prior": "prior_text_encoder", "decoder": "decoder_text_encoder"}
 
 
 def text_encoder_choices() -> list[str]:
-    """`folder/prior` and `folder/decoder` for each folder of weights."""
-    return [f"{folder}/{role}" for folder in folder_choices() for role in _TEXT_ROLES]
+    """`folder/prior` and `folder/decoder` for each folder of weights, and single files."""
+    both = [f"{folder}/{role}" for folder in folder_choices() for role in _TEXT_ROLES]
+    return [*both, *shared_choices("prior_text_encoder")]
 
 
 NODES = {

@@ -2,20 +2,38 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import nn
 
 from ..wuerstchen_core.checkpoints import find_parts
+from ..wuerstchen_core.checkpoints.detect import Kind
+from ..wuerstchen_core.checkpoints.peek import peek
 from ..wuerstchen_core.errors import CheckpointError
 from . import runtime
 
 Network = TypeVar("Network")
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
+class _Wanted(NamedTuple):
+    kind: Kind
+    folders: tuple[str, ...]  # ComfyUI's kinds of models
+
+
+_WANTED = {
+    "stage_c": _Wanted(Kind.STAGE_C, ("diffusion_models", "checkpoints")),
+    "stage_b": _Wanted(Kind.STAGE_B, ("diffusion_models", "checkpoints")),
+    "stage_a": _Wanted(Kind.STAGE_A, ("vae", "checkpoints")),
+    "image_encoder": _Wanted(Kind.IMAGE_ENCODER, ("vae", "clip_vision", "checkpoints")),
+    "prior_text_encoder": _Wanted(Kind.TEXT_ENCODER, ("text_encoders",)),
+    "decoder_text_encoder": _Wanted(Kind.TEXT_ENCODER, ("text_encoders",)),
+}
 
 
 class Part(Generic[Network]):
@@ -37,6 +55,10 @@ class Part(Generic[Network]):
                 self._network = self._load()
             return self._network
 
+    def ready(self, shape: Sequence[int]) -> Network:
+        """The network, to run at once on a latent B×C×h×w. ComfyUI makes room for that."""
+        return self.get()
+
     @property
     def weight_bytes(self) -> int:
         """What the weights take in memory; 0 before they are read."""
@@ -53,32 +75,50 @@ def folder_choices() -> list[str]:
     )
 
 
-def part_choices() -> list[str]:
-    """Folders of weights, and single weight files below the models folders."""
+def part_choices(part: str) -> list[str]:
+    """Folders of weights, single files in or below them, and files in the folders that ComfyUI
+    has for this part.
+
+    The latter hold other models' files too; those whose names of tensors tell that are left out.
+    """
+    own = runtime.weight_roots()
     files = [
         path.relative_to(root).as_posix()
-        for root in runtime.weight_roots()
-        for path in sorted(root.rglob("*"))
+        for root in own
+        for path in _weight_files(root)
         if not path.is_relative_to(runtime.BUNDLED_MODELS / runtime.DEMO)
-        and path.suffix in WEIGHT_SUFFIXES
-        and path.is_file()
     ]
-    return [*folder_choices(), *_unique(files)]
+    return _unique([*folder_choices(), *files, *shared_choices(part)])
 
 
-def resolve(name: str) -> Path:
-    """The file or folder that a choice means.
+def shared_choices(part: str) -> list[str]:
+    """The files of a part in the folders that all kinds of models share."""
+    own, wanted = runtime.weight_roots(), _WANTED[part].kind
+    return [
+        path.relative_to(root).as_posix()
+        for root in runtime.weight_roots(_WANTED[part].folders)
+        if root not in own
+        for path in _weight_files(root)
+        if _kind_of(path) is wanted and (wanted is not Kind.TEXT_ENCODER or _has_config(path))
+    ]
+
+
+def resolve(name: str, part: str | None = None) -> Path:
+    """The file or folder that a choice means; a part's may lie in the folders of its kind too.
 
     Choices arrive from shared files and the network, so the path is checked again to lie inside a
     models folder. Raises CheckpointError when there is no such thing.
     """
-    roots = runtime.weight_roots()
-    for root in roots:
+    own = runtime.weight_roots()
+    shared = runtime.weight_roots(_WANTED[part].folders) if part else []
+    for root in [*own, *shared]:
         # By the words of the path, not by where links lead: users link folders to other disks.
         path = Path(os.path.normpath(root / name))
-        if path != root and path.is_relative_to(root) and path.exists():
+        if path == root or not path.is_relative_to(root):
+            continue
+        if path.exists() if root in own else path.is_file():
             return path
-    places = ", ".join(str(root) for root in roots if root != runtime.BUNDLED_MODELS)
+    places = ", ".join(str(root) for root in own if root != runtime.BUNDLED_MODELS)
     raise CheckpointError(
         f"no weights are called {name!r}. Put the folder into "
         f"{places or 'a models folder and name that folder with --models'}."
@@ -87,7 +127,7 @@ def resolve(name: str) -> Path:
 
 def path_of(name: str, part: str) -> Path:
     """Where one part of a choice lies: the file itself, or the part inside the folder."""
-    path = resolve(name)
+    path = resolve(name, part)
     return path if path.is_file() else find_parts(path).require(part)
 
 
@@ -96,6 +136,41 @@ def _entries(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(entry for entry in root.iterdir() if not entry.name.startswith(hidden))
+
+
+def _weight_files(root: Path) -> Iterator[Path]:
+    """Files of weights below a folder. Users link folders to other disks, so links are followed,
+    each folder once."""
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(WEIGHT_SUFFIXES) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _has_config(path: Path) -> bool:
+    """Whether it is a whole text encoder: the folder that all models share is full of others."""
+    return path.with_name("config.json").is_file()
+
+
+def _kind_of(path: Path) -> Kind:
+    try:
+        about = path.stat()
+    except OSError:  # a link that leads nowhere
+        return Kind.UNKNOWN
+    return _peek(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _peek(path: Path, modified: int, size: int) -> Kind:
+    """Remembered, because lists of choices are made for each node of each prompt."""
+    return peek(path)
 
 
 def _unique(names: Iterable[str]) -> list[str]:

@@ -90,9 +90,17 @@ def painter(stage: Stage, latent: Latent) -> Painter | None:
     if maps is None:
         return None
     with _harmless():
-        config = stage.get().config
-        known = _shipped_map(stage) or maps.lookup(key_of(config))
-        return Painter(config, known, latent.get(SIZE_KEY))
+        return Painter(stage.get().config, known_map(stage), latent.get(SIZE_KEY))
+    return None
+
+
+def known_map(stage: Stage) -> LinearMap | None:
+    """Which colours a stage's latents stand for: as its checkpoint says, or as pictures taught."""
+    with _harmless():
+        maps, shipped = runtime.surroundings().previews, _shipped_map(stage)
+        if shipped is None and maps is not None:
+            return maps.lookup(key_of(stage.get().config))
+        return shipped
     return None
 
 

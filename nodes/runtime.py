@@ -6,17 +6,19 @@ Nodes ask here for folders, report progress here, and are cancelled here.
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..wuerstchen_core.preview import LinearMap
+from ..wuerstchen_core.preview import MAPS_FILE, LinearMap
 from ..wuerstchen_core.sampling import Callback, StepInfo
+from .preview_store import PreviewStore
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 MODELS_FOLDER = "wuerstchen"
 BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
 DEMO = "wuerstchen-demo"
+
+OUT_OF_MEMORY = (
+    "Out of memory. Lower batch_size, ask for a smaller width or height, or load the weights with "
+    "a 16-bit dtype."
+)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 class PreviewMaps(Protocol):
@@ -89,24 +100,34 @@ class PlainSurroundings:
 
 
 class ComfySurroundings:
-    """ComfyUI's folders, progress bar and interrupt."""
-
-    previews: PreviewMaps | None = None
+    """ComfyUI's folders, progress bar, previews and interrupt, for one node call."""
 
     def __init__(self) -> None:
+        import comfy.cli_args  # pyright: ignore[reportMissingImports]
         import comfy.model_management  # pyright: ignore[reportMissingImports]
         import comfy.utils  # pyright: ignore[reportMissingImports]
         import folder_paths  # pyright: ignore[reportMissingImports]
 
+        self._cli = comfy.cli_args
         self._management = comfy.model_management
         self._utils = comfy.utils
         self._paths = folder_paths
         self._bar: Any = None
 
+    @property
+    def previews(self) -> PreviewMaps | None:
+        """What pictures taught lies where no other program and no browser reads it.
+
+        ComfyUI sets the method anew for each prompt. Its other methods decode or map latents of
+        its own models, so any of them means our maps.
+        """
+        if self._cli.args.preview_method is self._cli.LatentPreviewMethod.NoPreviews:
+            return None
+        return PreviewStore(Path(self._paths.get_system_user_directory(MODELS_FOLDER)) / MAPS_FILE)
+
     def models_dirs(self, kind: str) -> list[Path]:
         known = self._paths.folder_names_and_paths.get(kind)
-        folders = [Path(folder) for folder in known[0]] if known else []
-        return [*folders, Path(self._paths.models_dir) / kind]
+        return [Path(folder) for folder in known[0]] if known else []
 
     def input_dir(self) -> Path:
         return Path(self._paths.get_input_directory())
@@ -119,7 +140,7 @@ class ComfySurroundings:
 
     def progress(self, value: int, total: int, preview: "Image.Image | None" = None) -> None:
         self.check_cancelled()
-        shown = ("JPEG", preview, None) if preview is not None else None
+        shown = ("JPEG", preview, self._cli.args.preview_size) if preview is not None else None
         if self._bar is None:  # one bar for all steps: it limits how often it reports
             self._bar = self._utils.ProgressBar(total)
         self._bar.update_absolute(value, total, shown)
@@ -164,16 +185,53 @@ def step_callback(paint: "Callable[[StepInfo], Image.Image | None] | None" = Non
     return report
 
 
-def weight_roots() -> list[Path]:
-    """Where folders of weights are looked for, best first; the bundled demo comes last."""
-    given = (Path(os.path.abspath(folder)) for folder in surroundings().models_dirs(MODELS_FOLDER))
-    return list(dict.fromkeys([*given, BUNDLED_MODELS]))
+@contextmanager
+def running(network: Network) -> Iterator[Network]:
+    """A node's use of a network: it can be cancelled before each layer, which on a slow machine
+    is long before a step is done, and running out of memory says what helps.
+
+    Raises torch.OutOfMemoryError, which makes ComfyUI unload what it holds.
+    """
+
+    def check(*_: object) -> None:
+        surroundings().check_cancelled()
+
+    layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    try:
+        yield network
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the failed attempt's tensors
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY) from None
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def compute_device() -> torch.device | None:
-    """ComfyUI's choice, which its command line can change; None leaves it to the loaders."""
-    if not inside_comfyui():
-        return None
-    import comfy.model_management  # pyright: ignore[reportMissingImports]
+def is_out_of_memory(error: BaseException) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
-    return comfy.model_management.get_torch_device()
+
+def weight_roots(kinds: Sequence[str] = (MODELS_FOLDER,)) -> list[Path]:
+    """Where weights of these kinds are looked for, best first.
+
+    The bundled demo's folder comes last of those of `MODELS_FOLDER`.
+    """
+    around = surroundings()
+    given = [Path(os.path.abspath(f)) for kind in kinds for f in around.models_dirs(kind)]
+    return list(dict.fromkeys([*given, *([BUNDLED_MODELS] if MODELS_FOLDER in kinds else [])]))
+
+
+def register_models_folder() -> None:
+    """Makes ComfyUI list `models/wuerstchen`, after what extra_model_paths.yaml names."""
+    import folder_paths  # pyright: ignore[reportMissingImports]
+
+    usual = os.path.join(folder_paths.models_dir, MODELS_FOLDER)
+    folder_paths.add_model_folder_path(MODELS_FOLDER, usual)
+    suffixes = folder_paths.folder_names_and_paths[MODELS_FOLDER][1]
+    suffixes.update(folder_paths.supported_pt_extensions)

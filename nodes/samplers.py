@@ -1,18 +1,20 @@
 """The samplers of Stage C and Stage B."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.generate import SamplerSettings, sample_stage_b, sample_stage_c
+from ..wuerstchen_core.geometry import stage_b_grid
 from ..wuerstchen_core.sampling import SAMPLERS
 from ..wuerstchen_core.schedule import SCHEDULERS
 from ..wuerstchen_core.stage_b import StageB
 from ..wuerstchen_core.stage_c import StageC
 from . import previews, runtime
-from .latent import Latent, like, noise_for, samples_of
+from .latent import STAGE_B_CHANNELS, Latent, like, noise_for, samples_of
 from .parts import Part
 from .text import Conditioning
 
@@ -102,6 +104,11 @@ def _states(conditioning: Conditioning | None, name: str) -> Tensor | None:
     return states
 
 
+def _run_on(shape: Sequence[int], settings: SamplerSettings) -> Sequence[int]:
+    """The shape that the network sees: guidance runs both conditions in one batch."""
+    return (shape[0] * 2, *shape[1:]) if settings.guides else shape
+
+
 class StageCSampler:
     """Text -> Stage C latent."""
 
@@ -157,15 +164,18 @@ class StageCSampler:
     ) -> tuple[Latent]:
         positive_states = _states(positive, "positive")
         assert positive_states is not None  # a required input
-        samples = sample_stage_c(
-            stage_c.get(),
-            positive_states,
-            _states(negative, "negative"),
-            samples_of(latent_image),
-            noise_for(latent_image, seed),
-            SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
-            runtime.step_callback(previews.painter(stage_c, latent_image)),
-        )
+        settings = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        latent = samples_of(latent_image)
+        with runtime.running(stage_c.ready(_run_on(latent.shape, settings))) as network:
+            samples = sample_stage_c(
+                network,
+                positive_states,
+                _states(negative, "negative"),
+                latent,
+                noise_for(latent_image, seed),
+                settings,
+                runtime.step_callback(previews.painter(stage_c, latent_image)),
+            )
         return (previews.with_origin(like(latent_image, samples), stage_c),)
 
 
@@ -225,16 +235,21 @@ class StageBSampler:
         negative: Conditioning | None = None,
         latent_image: Latent | None = None,
     ) -> tuple[Latent]:
-        samples = sample_stage_b(
-            stage_b.get(),
-            samples_of(stage_c_latent),
-            _states(positive, "positive"),
-            _states(negative, "negative"),
-            None if latent_image is None else samples_of(latent_image),
-            noise_for(stage_c_latent, seed),
-            SamplerSettings(steps, cfg, sampler_name, scheduler, denoise),
-            runtime.step_callback(previews.painter(stage_b, stage_c_latent)),
-        )
+        settings = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        embedding = samples_of(stage_c_latent)
+        grid = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
+        shape = (len(embedding), STAGE_B_CHANNELS, *grid)
+        with runtime.running(stage_b.ready(_run_on(shape, settings))) as network:
+            samples = sample_stage_b(
+                network,
+                embedding,
+                _states(positive, "positive"),
+                _states(negative, "negative"),
+                None if latent_image is None else samples_of(latent_image),
+                noise_for(stage_c_latent, seed),
+                settings,
+                runtime.step_callback(previews.painter(stage_b, stage_c_latent)),
+            )
         made = like(stage_c_latent, samples)
         return (previews.with_origin(made, stage_b, read=stage_c_latent),)
 

@@ -8,13 +8,14 @@ in [0, 1]. Everything returned is float32 on the CPU.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import WireError
 from .geometry import stage_b_grid
 from .guidance import Predict, guided, guided_separately, plain
 from .image_encoder import ImageEncoder, encode_picture
 from .noise import SampleNoise
+from .residency import device_of
 from .sampling import Callback, sample, start_from
 from .schedule import times
 from .stage_a import StageA
@@ -180,10 +181,6 @@ def encode_pixels(stage_a: StageA, pixels: Tensor) -> Tensor:
 def encode_embedding(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Pictures in [0, 1] -> Stage C latent of the given cells (height, width)."""
     return encode_picture(encoder, pixels, grid).cpu()
-
-
-def device_of(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _check_latent(latent: Tensor, channels: int, stage: str, source: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import Ops
+from .residency import device_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -177,4 +178,4 @@ def encode_picture(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int])
     cell = encoder.config.downscale
     size = (grid[0] * cell, grid[1] * cell)
     resized = F.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True)
-    return encoder(resized.to(next(encoder.parameters()).device))
+    return encoder(resized.to(device_of(encoder)))

@@ -63,8 +63,9 @@ class GlobalResponseNorm(nn.Module):
         # The sum of squares over a whole image overflows float16, so it is taken in float32.
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
         share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        scale = (self.gamma * share + 1).to(x.dtype)
-        return torch.addcmul(self.beta.to(x.dtype), x, scale)
+        # `.to` of a tensor: hosts that stream weights may keep these elsewhere, and smaller.
+        scale = (self.gamma.to(share) * share + 1).to(x.dtype)
+        return torch.addcmul(self.beta.to(x), x, scale)
 
 
 class ResBlock(nn.Module):

@@ -21,6 +21,12 @@ class KeepsFloat32(Protocol):
     def float32_modules(self) -> tuple[nn.Module, ...]: ...
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network computes: what it says itself, where a host streams its weights to the
+    device while it runs, else where its weights lie."""
+    return getattr(network, "compute_device", None) or next(network.parameters()).device
+
+
 def pick_device() -> torch.device:
     """The best device of this machine."""
     if torch.cuda.is_available():

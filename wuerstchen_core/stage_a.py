@@ -51,7 +51,7 @@ class MixingResidualBlock(nn.Module):
         self.gammas = nn.Parameter(torch.zeros(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale1, shift1, gate1, scale2, shift2, gate2 = self.gammas.to(x.dtype).unbind()
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.gammas.to(x).unbind()
         h = nhwc(x)
         mixed = self.norm(h) * (1 + scale1) + shift1
         h = h + nhwc(self.depthwise(nchw(mixed))) * gate1

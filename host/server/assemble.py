@@ -12,12 +12,12 @@ from pathlib import Path
 
 from aiohttp import web
 
+from ...nodes.preview_store import PreviewStore
 from ...wuerstchen_core.errors import WuerstchenError
 from ...wuerstchen_core.files import PARTIAL_PREFIX
 from ..executor import Executor
 from ..folder_lock import FolderInUse, clean_output, folder_lock
 from ..folders import Folders
-from ..preview_store import PreviewStore
 from ..registry import Nodes, default_nodes
 from .app import make_app
 from .context import Host

@@ -38,13 +38,7 @@ def load_stage_c(path: Path, dtype: str = "auto", device: torch.device | None = 
     dtype: a name of `residency.DTYPES`; device: None picks the best. Raises CheckpointError,
     and SettingError for a dtype that the device cannot use; so do the other loaders.
     """
-    network = _load(STAGE_C, path, dtype, device)
-    if network.config.c_cond == CLIP_H_WIDTH:
-        raise ForeignCheckpointError(
-            f"{path} reads CLIP-H states ({CLIP_H_WIDTH} wide): a Würstchen v1 prior; only v2 "
-            "priors, which read CLIP-bigG (1280 wide), are supported."
-        )
-    return network
+    return _load(STAGE_C, path, dtype, device)
 
 
 def load_stage_b(
@@ -55,10 +49,10 @@ def load_stage_b(
         return _load(STAGE_B, path, dtype, device)
     device = device or pick_device()
     target = pick_dtype(dtype, device)
-    found = _open(STAGE_B, path)
+    weights = open_weights(STAGE_B, path)
     network = filled(
-        lambda: StageB(found.config, folded=True),
-        fold_embedding_mappers(found.state, found.config, target),
+        lambda: StageB(weights.config, folded=True),
+        fold_embedding_mappers(weights.state, weights.config, target),
     )
     return place(network, device, target)
 
@@ -80,19 +74,21 @@ def _load(
 ) -> Network:
     device = device or pick_device()
     target = pick_dtype(dtype, device)
-    found = _open(architecture, path)
-    return place(filled(lambda: architecture.build(found.config), found.state), device, target)
+    weights = open_weights(architecture, path)
+    network = filled(lambda: architecture.build(weights.config), weights.state)
+    return place(network, device, target)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Weights that fit their config exactly."""
+class Weights:
+    """Weights that fit their config exactly, still on disk where the file allows it."""
 
     config: Any
     state: State
 
 
-def _open(architecture: Architecture[Any], path: Path) -> _Found:
+def open_weights(architecture: Architecture[Any], path: Path) -> Weights:
+    """A folder with config.json and weights, or a file of weights. Raises CheckpointError."""
     source = find_source(path)
     state = to_diffusers_names(state_of_kind(read_source(source), architecture.kind, path))
     shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -105,4 +101,9 @@ def _open(architecture: Architecture[Any], path: Path) -> _Found:
         if source.config is not None:
             problems = disagreements(architecture, config, shapes) or problems
         raise MismatchedCheckpointError(f"{path} does not fit: {'; '.join(problems)}.")
-    return _Found(config, completed(state, expected))
+    if architecture is STAGE_C and config.c_cond == CLIP_H_WIDTH:
+        raise ForeignCheckpointError(
+            f"{path} reads CLIP-H states ({CLIP_H_WIDTH} wide): a Würstchen v1 prior; only v2 "
+            "priors, which read CLIP-bigG (1280 wide), are supported."
+        )
+    return Weights(config, completed(state, expected))

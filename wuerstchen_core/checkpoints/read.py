@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 # What the original training scripts put around their weights; averaged weights are preferred.
 _CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
 # What wrappers put before every name: DistributedDataParallel, torch.compile, ComfyUI's savers.
-_WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
+WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 # How torch.save began its files before they were zip archives: a pickled magic number.
@@ -115,7 +115,7 @@ def _tensors(content: Mapping[Any, object]) -> State:
     for name, value in content.items():
         if isinstance(name, str) and isinstance(value, Tensor):
             state[name] = value.detach()
-    for prefix in _WRAPPERS:
+    for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -1,5 +1,6 @@
 """A CLIP text encoder's folder -> the tower and its tokenizer. Never touches the network."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,22 @@ def load_text_encoder(
     """
     device = device or pick_device()
     target = pick_dtype(dtype, device)
+    weights = open_text_encoder(path)
+    network = _filled_tower(weights.config, weights.state, path)
+    return TextEncoder(weights.tokenizer, place(network, device, target))
+
+
+@dataclass(frozen=True)
+class TowerWeights:
+    """A text tower's weights, by names without `PREFIX`, and its tokenizer."""
+
+    config: "CLIPTextConfig"
+    state: State
+    tokenizer: "CLIPTokenizer"
+
+
+def open_text_encoder(path: Path) -> TowerWeights:
+    """Like `load_text_encoder`, without building the tower."""
     source = find_source(path)
     state = _without_prefix(state_of_kind(read_source(source), Kind.TEXT_ENCODER, path))
     folder = path if path.is_dir() else path.parent
@@ -37,8 +54,7 @@ def load_text_encoder(
         raise MissingPartError(
             f"{folder} holds a text encoder without its config.json; copy that file there too."
         )
-    network = _filled_tower(_read_config(folder), state, path)
-    return TextEncoder(_read_tokenizer(folder), place(network, device, target))
+    return TowerWeights(_read_config(folder), state, _read_tokenizer(folder))
 
 
 def _filled_tower(config: "CLIPTextConfig", state: State, path: Path) -> "CLIPTextModel":

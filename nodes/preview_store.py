@@ -1,4 +1,4 @@
-"""What a host's pictures have taught about previews, in one file."""
+"""What finished pictures have taught about previews, in one file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class PreviewStore:
-    """The `nodes.runtime.PreviewMaps` of this host, for use from any thread.
+    """The `runtime.PreviewMaps` that last, for use from any thread.
 
     A broken file is forgotten; one that cannot be written only means learning anew next time.
     """
@@ -50,6 +50,7 @@ class PreviewStore:
 
     def _write(self) -> None:
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_fits(self._path, self._fits)
             self._unwritable = False
         except OSError as error:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from comfyui_wuerstchen.host.executor import Executor
 from comfyui_wuerstchen.host.folders import Folders
-from comfyui_wuerstchen.host.preview_store import PreviewStore
 from comfyui_wuerstchen.host.registry import default_nodes
+from comfyui_wuerstchen.nodes.preview_store import PreviewStore
 from comfyui_wuerstchen.wuerstchen_core.preview import read_fits
 
 from ..paths import DEMO
@@ -65,10 +65,11 @@ def test_other_channels_start_anew(tmp_path: Path) -> None:
     assert found is not None and found.weight.shape == (4, 3)
 
 
-def test_a_folder_that_is_gone_is_said_once(
+def test_a_folder_that_cannot_be_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = PreviewStore(tmp_path / "gone" / "previews.json")
+    (tmp_path / "file").touch()
+    store = PreviewStore(tmp_path / "file" / "previews.json")
     for seed in range(3):
         store.learn("b", *pair(seed))
     assert store.lookup("b") is not None

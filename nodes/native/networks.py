@@ -1,0 +1,148 @@
+"""The core's networks as ComfyUI runs them: weights stored in one dtype and computed with in
+another, streamed to the device layer by layer, patched by LoRAs.
+
+The core's own networks serve, not ComfyUI's copies of Stable Cascade's blocks: one set of weights
+then runs under both kinds of samplers, and both give the same picture.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...wuerstchen_core.errors import WireError
+from ...wuerstchen_core.image_encoder import ImageEncoder
+from ...wuerstchen_core.layers import GlobalResponseNorm, KeyValue
+from ...wuerstchen_core.stage_a import StageA
+from ...wuerstchen_core.stage_b import StageB, StageBContext
+from ...wuerstchen_core.stage_c import StageC
+
+# In transformer_options: the step's time, where the sampler knows it better than sigma tells it.
+EXACT_TIME = "wuerstchen_time"
+
+FLOAT8 = tuple(
+    getattr(torch, name) for name in dir(torch) if name.startswith("float8_") and "x2" not in name
+)
+
+# Peak memory while a network of the published size runs, beside its weights, measured with torch's
+# memory profiler: values (of the compute dtype) a latent cell and channel of the widest level.
+STAGE_C_VALUES = 17
+STAGE_B_VALUES = 5
+STAGE_A_VALUES = 22
+IMAGE_ENCODER_VALUES = 46_200  # a cell of the embedding
+TEXT_TOKENS = 77
+
+
+class Hosted(nn.Module):
+    """What a network of the core gains inside ComfyUI. Subclasses put the core's class second."""
+
+    compute_dtype = torch.float32
+    compute_device = torch.device("cpu")
+    stored_small = False  # whether weights are stored in float8
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are cast to; the core's networks read it off a weight."""
+        return self.compute_dtype
+
+    def float32_modules(self) -> tuple[nn.Module, ...]:
+        """As in the core; float8 is too coarse for the few numbers of a norm as well."""
+        norms = [module for module in self.modules() if isinstance(module, GlobalResponseNorm)]
+        kept: tuple[nn.Module, ...] = super().float32_modules()  # type: ignore[misc]
+        return (*kept, *norms) if self.stored_small else kept
+
+    def memory_needed(self, shape: Sequence[int]) -> int:
+        """Bytes beside the weights to run on a latent B×C×h×w."""
+        raise NotImplementedError
+
+
+class ComfyStageC(Hosted, StageC):
+    """Stage C, called by ComfyUI's samplers with text states, by ours with prepared ones."""
+
+    def memory_needed(self, shape: Sequence[int]) -> int:
+        batch, cells = _batch_and_cells(shape)
+        values = STAGE_C_VALUES * cells + 2 * TEXT_TOKENS * self.config.depth
+        return batch * values * self.config.c * self.compute_dtype.itemsize
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor | list[KeyValue],
+        control: Any = None,
+        transformer_options: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        if isinstance(context, Tensor):
+            t = _checked_time(t, control, transformer_options)
+            context = self.prepare(context)
+        return super().forward(x, t, context)
+
+
+class ComfyStageB(Hosted, StageB):
+    """Stage B, called by ComfyUI's samplers with text states and embedding, by ours prepared."""
+
+    def memory_needed(self, shape: Sequence[int]) -> int:
+        batch, cells = _batch_and_cells(shape)
+        values = STAGE_B_VALUES * cells * self.config.c_hidden[0]
+        blocks = sum(
+            count * letters.count("A")
+            for count, letters in zip(self.config.blocks, self.config.level_config, strict=True)
+        )
+        values += 4 * TEXT_TOKENS * blocks * max(self.config.c_hidden)
+        return batch * values * self.compute_dtype.itemsize
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor | StageBContext | None = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] | None = None,
+        embedding: Tensor | None = None,
+    ) -> Tensor:
+        """context: B×T×clip_embd; no tokens mean no text. embedding: in embedding space."""
+        if not isinstance(context, StageBContext):
+            t = _checked_time(t, control, transformer_options)
+            assert embedding is not None
+            text = None if context is None or context.shape[1] == 0 else context
+            context = self.prepare(embedding, (x.shape[-2], x.shape[-1]), text)
+        return super().forward(x, t, context)
+
+
+class ComfyStageA(Hosted, StageA):
+    """Stage A."""
+
+    def memory_needed(self, shape: Sequence[int]) -> int:
+        batch, cells = _batch_and_cells(shape)
+        values = STAGE_A_VALUES * cells * self.config.embed_dim
+        return batch * values * self.compute_dtype.itemsize
+
+
+class ComfyImageEncoder(Hosted, ImageEncoder):
+    """The image encoder."""
+
+    def memory_needed(self, shape: Sequence[int]) -> int:
+        batch, cells = _batch_and_cells(shape)
+        return batch * IMAGE_ENCODER_VALUES * cells * self.compute_dtype.itemsize
+
+
+def _batch_and_cells(shape: Sequence[int]) -> tuple[int, int]:
+    """Of any shape: what came is checked where it is used."""
+    return shape[0], math.prod(shape[2:])
+
+
+def _checked_time(t: Tensor, control: Any, options: Mapping[str, Any] | None) -> Tensor:
+    """The step's time. Raises WireError for patches made for the insides of other networks."""
+    options = options or {}
+    patches = sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
+    if patches:
+        raise WireError(
+            f"this MODEL carries a patch of layers ({', '.join(patches)}) that Würstchen's "
+            "networks do not have; remove the node that patches it, such as FreeU."
+        )
+    if control is not None:
+        raise WireError("Würstchen's networks read no ControlNet; remove Apply ControlNet.")
+    exact = options.get(EXACT_TIME)
+    return t if exact is None else torch.full_like(t, exact)
