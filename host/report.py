@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..nodes.runtime import OUT_OF_MEMORY, is_out_of_memory
 from ..wuerstchen_core.errors import WuerstchenError
 from .dynamic_graph import DynamicGraph
 from .messages import Messages, OnEvent
@@ -38,13 +39,6 @@ class RunResult:
     failure: NodeFailure | None = None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 class Report:
     def __init__(self, prompt_id: str, graph: DynamicGraph, on_event: OnEvent) -> None:
         self._graph = graph
@@ -72,7 +66,7 @@ class Report:
             logger.info("node %s (%s): %s", real_id, class_type, error)
         elif is_out_of_memory(error):
             logger.error("node %s (%s): %s", real_id, class_type, error)
-            message = "Out of memory. Ask for a smaller size or batch."
+            message = OUT_OF_MEMORY
         else:
             logger.error("node %s (%s) failed", real_id, class_type, exc_info=error)
         self.result.status = "error"

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from threading import Event
 from typing import Any
 
-from ..nodes.runtime import PreviewMaps, use
+from ..nodes.runtime import PreviewMaps, is_out_of_memory, use
 from ..wuerstchen_core.errors import Cancelled
 from .cache import NodeOutput, OutputCache
 from .declarations import Declaration, NodeRegistry, Prompt, is_link
@@ -27,7 +27,7 @@ from .node_call import (
     read_answers,
     socket_values,
 )
-from .report import Report, RunResult, is_out_of_memory
+from .report import Report, RunResult
 from .schedule import Schedule
 from .signatures import Signatures
 

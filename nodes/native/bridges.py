@@ -20,7 +20,7 @@ CATEGORY = "Würstchen/native"
 
 
 def _model_of(stage: Any) -> Any:
-    model = stage.patcher.clone()
+    model = stage.opened().clone()
     model.model.latent_format.show(previews.known_map(stage))
     return model
 

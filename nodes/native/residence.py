@@ -51,6 +51,10 @@ class ComfyPart(Part[Network]):
 
     @property
     def patcher(self) -> Any:
+        """The ModelPatcher, once the weights are read: ComfyUI's cache asks all outputs for it."""
+        return self._patcher
+
+    def opened(self) -> Any:
         """ComfyUI's ModelPatcher around the weights. Raises CheckpointError."""
         self.get()
         return self._patcher

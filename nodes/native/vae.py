@@ -28,7 +28,7 @@ def vae_of(stage_a: ComfyPart[ComfyStageA]) -> Any:
     # makes it that kind is replaced.
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.zeros(())})
     vae.first_stage_model = network
-    vae.patcher = stage_a.patcher
+    vae.patcher = stage_a.opened()
     vae.device = network.compute_device
     vae.vae_dtype = network.compute_dtype
     vae.downscale_ratio = vae.upscale_ratio = config.downscale

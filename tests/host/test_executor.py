@@ -11,6 +11,7 @@ import torch
 from comfyui_wuerstchen.host.cache import CacheLimits, NodeOutput, OutputCache
 from comfyui_wuerstchen.host.executor import Executor
 from comfyui_wuerstchen.host.schedule import DependencyCycleError
+from comfyui_wuerstchen.nodes.runtime import OUT_OF_MEMORY
 from comfyui_wuerstchen.wuerstchen_core.errors import CheckpointError, SettingError
 
 WHITE = {"content": "WHITE", "height": 8}
@@ -402,5 +403,5 @@ def test_more_than_fits_into_memory_is_said_in_words(executor, nodes):
         "out": {"class_type": "Show", "inputs": {"value": ["1", 0]}},
     }
     failure = executor.run(prompt, ["out"]).failure
-    assert failure.message == "Out of memory. Ask for a smaller size or batch."
+    assert failure.message == OUT_OF_MEMORY
     assert "kept" not in executor.cache

@@ -1,0 +1,65 @@
+"""Each example workflow gives the same picture in ComfyUI, headless and in the embedded host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comfyui_wuerstchen.host.server.assemble import ServeSettings
+
+from ..paths import WORKFLOWS
+from ..server.conftest import serving
+from ..server.workflows import api_prompt
+from .conftest import Comfy
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+
+EXACT = {"dtype": "float32"}
+
+
+async def in_the_host(prompt: dict[str, Any], folder: Path) -> np.ndarray:
+    async with serving(ServeSettings("127.0.0.1", 0, folder)) as running:
+        listener = await running.listen()
+        status, answer = await running.submit(prompt, client_id="tester")
+        assert status == 200, answer
+        await listener.until_done(answer["prompt_id"])
+        history = await running.get(f"/history/{answer['prompt_id']}")
+        outputs = history[answer["prompt_id"]]["outputs"]
+        (saved,) = (one for ui in outputs.values() for one in ui.get("images", ()))
+        await listener.socket.close()
+    return pixels(folder / "output" / saved["subfolder"] / saved["filename"])
+
+
+def headless(workflow: Path, loader: str, folder: Path) -> np.ndarray:
+    code = "import sys; from comfyui_wuerstchen.host.cli import main; sys.exit(main())"
+    choice = ["--set", f"{loader}.dtype=float32", "--output-dir", str(folder)]
+    command = [sys.executable, "-c", code, "run", str(workflow), *choice]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    (saved,) = folder.rglob("*.png")
+    return pixels(saved)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in WORKFLOWS.glob("*.json")))
+async def test_same_picture(comfyui: Comfy, tmp_path: Path, name: str) -> None:
+    workflow = WORKFLOWS / f"{name}.json"
+    prompt = api_prompt(workflow, **EXACT)
+    (native,) = await comfyui.pictures(prompt)
+    hosted = await in_the_host(prompt, tmp_path / "data")
+    (loader,) = (i for i, n in prompt.items() if n["class_type"] == "WuerstchenLoadPipeline")
+    ran = headless(workflow, loader, tmp_path / "headless")
+    for where, other in (("host", hosted), ("headless", ran)):
+        difference = int(np.abs(native.astype(int) - other).max())
+        print(f"{name}: ComfyUI and {where} differ by {difference}/255 at most")
+        assert difference <= 1
