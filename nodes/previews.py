@@ -6,8 +6,7 @@ idle where the surroundings keep no maps, as nobody looks there.
 
 import hashlib
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -39,35 +38,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 0.1  # a tiny model takes its steps faster than anyone can see
 ORIGIN_KEY = "wuerstchen_origin"  # of a LATENT: its `Origin`
 
 Stage = Part[StageC] | Part[StageB]
 
 
 class Painter:
-    """Draws the previews of one sampling: ten a second at most, and always the last one."""
+    """Draws the previews of one sampling."""
 
     def __init__(
-        self,
-        config: StageConfig,
-        known: LinearMap | None,
-        size: tuple[int, int] | None,
-        clock: Callable[[], float] = time.monotonic,
+        self, config: StageConfig, known: LinearMap | None, size: tuple[int, int] | None
     ) -> None:
         self._config = config
         self._known = known
         self._size = size
-        self._clock = clock
-        self._next = clock()
         self._failed = False
 
     def __call__(self, info: StepInfo) -> "Image.Image | None":
-        """The first picture of the batch; None when it is too early for another."""
-        now, last = self._clock(), info.step + 1 == info.steps
-        if self._failed or (now < self._next and not last):
+        """The first picture of the batch; None once drawing has failed."""
+        if self._failed:
             return None
-        self._next = now + INTERVAL_S
         self._failed = True  # until it is drawn: one failure is enough to hear of
         with _harmless():
             drawn = self._draw(info.x0[0])

@@ -255,9 +255,7 @@ def test_a_broken_file_of_maps_is_as_none(
     assert all("previews.json" in message for message in messages(caplog))
 
 
-def test_ten_previews_a_second_and_always_the_last() -> None:
-    times = iter(np.arange(100) * 0.03)
-    paint = previews.Painter(StageBConfig(), None, None, clock=lambda: next(times))
+def test_every_step_is_drawn() -> None:
+    paint = previews.Painter(StageBConfig(), None, None)
     x0 = torch.randn(2, 4, 32, 32)
-    drawn = [paint(StepInfo(i, 20, 1.0, 0.0, x0)) is not None for i in range(20)]
-    assert [i for i, shown in enumerate(drawn) if shown] == [0, 4, 8, 12, 16, 19]
+    assert all(paint(StepInfo(i, 20, 1.0, 0.0, x0)) is not None for i in range(20))
