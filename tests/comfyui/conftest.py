@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -195,3 +196,14 @@ def wait_until_up(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which ComfyUI the tests ran in, and how many of which file passed there."""
+    marked = [one for one in terminalreporter.getreports("passed") if "comfyui" in one.keywords]
+    checkout = os.environ.get("COMFYUI_DIR")
+    if marked and checkout:
+        version = Path(checkout) / "comfyui_version.py"
+        terminalreporter.section(f"in ComfyUI: {version.read_text().splitlines()[-1]}")
+        for name, count in Counter(one.location[0] for one in marked).items():
+            terminalreporter.line(f"{count:4} {name}")
