@@ -19,6 +19,7 @@ from comfyui_wuerstchen.host.registry import default_nodes
 from comfyui_wuerstchen.nodes import NODE_CLASS_MAPPINGS
 from comfyui_wuerstchen.wuerstchen_core.training.demo.checker import check
 
+from .examples import FOR_COMFYUI, HOSTED
 from .paths import WORKFLOWS
 
 QUICK = ["--set", "Stage B.steps=4"]
@@ -52,11 +53,21 @@ def reading(path: Path):
     return check(torch.from_numpy(pixels(path).copy()).movedim(-1, 0)[None] / 255)[0]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in WORKFLOWS.glob("*.json")))
-def test_every_example_runs(run, name: str) -> None:
-    code, pictures, errors = run(WORKFLOWS / name, *QUICK)
+@pytest.mark.parametrize("example", HOSTED, ids=lambda path: path.name)
+def test_every_example_runs(run, example: Path) -> None:
+    code, pictures, errors = run(example, *QUICK)
     assert code == 0, errors
     assert pixels(pictures[0]).shape == (256, 256, 3)
+
+
+@pytest.mark.parametrize("example", FOR_COMFYUI, ids=lambda path: path.name)
+def test_an_example_for_comfyui_says_which_nodes_are_not_here(run, example: Path) -> None:
+    code, pictures, errors = run(example)
+    assert (code, pictures) == (2, [])
+    unknown = [re.fullmatch(r"Node .+ is of the unknown kind (\w+); .+", line) for line in errors]
+    kinds = {one[1] for one in unknown if one is not None}
+    assert len(unknown) >= len(kinds) > 0 and None not in unknown
+    assert not kinds & default_nodes().classes.keys()
 
 
 def test_the_picture_shows_what_the_command_asks_for(run) -> None:
@@ -92,7 +103,7 @@ def test_any_size_and_batch(run) -> None:
 def test_examples_use_our_nodes_and_known_ones() -> None:
     nodes = default_nodes()
     used = set()
-    for path in WORKFLOWS.glob("*.json"):
+    for path in HOSTED:
         prompt = load_graph(path, nodes).prompt
         used |= {node["class_type"] for node in prompt.values()}
     assert used <= nodes.classes.keys()

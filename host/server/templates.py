@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..registry import Nodes
+from ..workflow_convert import VIRTUAL
+from ..workflow_graph import GraphFileError, read_canvases
 from .packs import Pack
 
 logger = logging.getLogger(__name__)
@@ -27,9 +30,9 @@ def find_template(pack: Pack, file_name: str) -> Path | None:
     return next((path for path in _files(pack) if path.name == file_name), None)
 
 
-def template_index(pack: Pack) -> list[dict[str, Any]]:
-    """The dialog's one category of its own, with the workflows of `pack`."""
-    workflows = [path for path in _files(pack) if path.suffix == ".json"]
+def template_index(pack: Pack, nodes: Nodes) -> list[dict[str, Any]]:
+    """The dialog's one category of its own, with those workflows of `pack` that run here."""
+    workflows = [path for path in _files(pack) if path.suffix == ".json" and runs(path, nodes)]
     workflows.sort(key=lambda path: (path.stem != FIRST, path.stem))
     return [
         {
@@ -41,6 +44,18 @@ def template_index(pack: Pack) -> list[dict[str, Any]]:
             "templates": [_entry(path) for path in workflows],
         }
     ]
+
+
+def runs(workflow: Path, nodes: Nodes) -> bool:
+    """Whether `nodes` has all that the workflow and its subgraphs are made of; some examples use
+    nodes that only ComfyUI has."""
+    try:
+        root, subgraphs = read_canvases(json.loads(workflow.read_text(encoding="utf-8")))
+    except (OSError, ValueError, GraphFileError) as error:
+        logger.warning("the template '%s' is left out: %s", workflow.stem, error)
+        return False
+    used = {node.type for canvas in (root, *subgraphs.values()) for node in canvas.nodes.values()}
+    return used <= nodes.classes.keys() | subgraphs.keys() | VIRTUAL
 
 
 def _files(pack: Pack) -> Iterator[Path]:

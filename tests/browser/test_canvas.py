@@ -8,6 +8,7 @@ from PIL import Image
 
 from comfyui_wuerstchen.wuerstchen_core.training.demo.checker import Reading, check
 
+from ..examples import HOSTED
 from ..paths import ROOT
 from ..server.conftest import Running
 from .canvas import Canvas
@@ -180,7 +181,7 @@ async def test_the_panels_around_the_canvas(canvas: Canvas, server: Running) -> 
     cards = canvas.page.locator("[data-testid^='template-workflow-'] img")
     await cards.first.wait_for()
     loaded = await cards.evaluate_all("all => all.map(e => e.complete && e.naturalWidth > 0)")
-    assert len(loaded) == 3 and all(loaded)
+    assert len(loaded) == len(HOSTED) and all(loaded)
     await canvas.screenshot("templates")
 
 

@@ -16,8 +16,10 @@ from comfyui_wuerstchen.host.registry import default_nodes
 from comfyui_wuerstchen.host.server.assemble import ServeSettings
 from comfyui_wuerstchen.host.server.pack_contents import translations
 from comfyui_wuerstchen.host.server.packs import Pack, own_pack
+from comfyui_wuerstchen.host.server.templates import template_index
 from comfyui_wuerstchen.nodes import NODE_CLASS_MAPPINGS
 
+from ..examples import HOSTED
 from ..paths import ROOT, WORKFLOWS
 from .conftest import Running, serving
 
@@ -111,7 +113,7 @@ async def test_a_stock_node_has_no_help_page(server: Running) -> None:
 
 async def test_the_texts_of_all_packs_come_in_one_tree(server: Running) -> None:
     texts = await server.get("/api/i18n")
-    assert texts["de"] == {"g": {"yes": "ja"}}
+    assert texts["de"]["g"] == {"yes": "ja"}
     names = texts["en"]["nodeDefs"]
     assert names["WuerstchenStageADecode"]["display_name"] == "Würstchen Stage A Decode"
 
@@ -163,13 +165,13 @@ async def test_our_workflows_are_the_canvas_own_templates(server: Running, index
     (category,) = await server.get(f"/templates/{index}")
     assert (category["moduleName"], category["title"]) == ("default", "Würstchen")
     templates = {one["name"]: one for one in category["templates"]}
-    assert templates.keys() == {path.stem for path in WORKFLOWS.glob("*.json")}
+    assert templates.keys() == {path.stem for path in HOSTED}
     assert next(iter(templates)) == "text_to_image"
     assert templates["text_to_image"]["title"] == "Text to image"
     assert templates["text_to_image"]["description"].startswith("Stage C turns the prompt into")
 
 
-@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", HOSTED, ids=lambda path: path.stem)
 async def test_each_template_opens_and_has_a_picture(server: Running, path: Path) -> None:
     expected = json.loads(path.read_text(encoding="utf-8"))
     for place in ("/templates", f"/api/workflow_templates/{OURS}"):
@@ -180,6 +182,25 @@ async def test_each_template_opens_and_has_a_picture(server: Running, path: Path
             picture = Image.open(io.BytesIO(await answer.read()))
     assert picture.width == picture.height >= 256
     assert path.with_suffix(".jpg").stat().st_size < 40_000
+
+
+def test_a_workflow_is_only_offered_where_all_of_its_nodes_are(tmp_path: Path) -> None:
+    def saved(name: str, kind: str, **more: Any) -> None:
+        workflow = {"nodes": [{"id": 1, "type": kind}], **more}
+        write(tmp_path / "examples" / f"{name}.json", json.dumps(workflow))
+
+    def holding(kind: str) -> dict[str, Any]:
+        return {"subgraphs": [{"id": "inside", "nodes": [{"id": 1, "type": kind}]}]}
+
+    saved("known", "SaveImage")
+    saved("unknown", "KSampler")
+    saved("note", "MarkdownNote")
+    saved("known inside", "inside", definitions=holding("SaveImage"))
+    saved("unknown inside", "inside", definitions=holding("KSampler"))
+    write(tmp_path / "examples" / "broken.json", "{")
+    write(tmp_path / "examples" / "no workflow.json", "[]")
+    (category,) = template_index(Pack("pack", tmp_path), default_nodes())
+    assert [one["name"] for one in category["templates"]] == ["known", "known inside", "note"]
 
 
 async def test_there_are_no_logos_and_no_replacements(server: Running) -> None:

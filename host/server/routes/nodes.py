@@ -75,12 +75,13 @@ async def get_workflow_template(request: web.Request) -> web.StreamResponse:
 
 async def get_own_template(request: web.Request) -> web.StreamResponse:
     """The canvas's own templates: their index, their workflows, and their pictures by number."""
-    own, *_ = host_of(request).packs
+    host = host_of(request)
+    own, *_ = host.packs
     file = request.match_info["file"]
     if file == "index_logo.json":
         return web.json_response({})
     if INDEX.fullmatch(file):
-        return web.json_response(await asyncio.to_thread(template_index, own))
+        return web.json_response(await asyncio.to_thread(template_index, own, host.nodes))
     picture = NUMBERED_THUMBNAIL.fullmatch(file)
     return await _send_template(own, picture[1] + THUMBNAIL if picture else file)
 

@@ -1,0 +1,10 @@
+"""The example workflows, by where they run: some use nodes that only ComfyUI has."""
+
+from comfyui_wuerstchen.host.registry import default_nodes
+from comfyui_wuerstchen.host.server.templates import runs
+
+from .paths import WORKFLOWS
+
+EXAMPLES = sorted(WORKFLOWS.glob("*.json"))
+HOSTED = [path for path in EXAMPLES if runs(path, default_nodes())]
+FOR_COMFYUI = [path for path in EXAMPLES if path not in HOSTED]
