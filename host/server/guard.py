@@ -8,6 +8,7 @@ import html
 import ipaddress
 import logging
 import re
+import sqlite3
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -156,6 +157,9 @@ async def _errors_as_answers(request: web.Request, handler: Handler) -> web.Stre
             return _failed(request)
         logger.error("the disk is full")
         return _error(507, "The disk is full; make room and try again.")
+    except sqlite3.Error as error:
+        logger.error("the job database failed: %s", error)
+        return _error(507, "The job database cannot be used now; is the disk full?")
     except Exception:
         return _failed(request)
 

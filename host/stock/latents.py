@@ -57,7 +57,10 @@ class SaveLatent:
 
         def write(path: Path) -> None:
             tensors = {"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}
-            save_file(tensors, path, metadata=about)
+            try:
+                save_file(tensors, path, metadata=about)
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(str(error)) from error
 
         name = fill_tokens(filename_prefix, latent.shape[-1], latent.shape[-2], prompt)
         saved = save_numbered(surroundings().output_dir(), name, ".latent", write)

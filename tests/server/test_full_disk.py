@@ -159,6 +159,7 @@ def test_a_prompt_that_cannot_be_kept_is_refused_in_words(disk: SmallDisk) -> No
     status, answer = server.post("/prompt", {"prompt": picture("small")})
     assert status == 507
     assert answer["error"]["message"] == "The prompt could not be kept; is the disk full?"
+    assert server.post("/history", {"clear": True})[0] == 507
     assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
     assert list(server.get("/history").values()) == [kept]
     disk.make_room()
