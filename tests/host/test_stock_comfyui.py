@@ -28,6 +28,7 @@ from .stock_calls import CALLS, write_inputs
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 
+REFERENCE = "0.33."
 RUNNER = Path(__file__).with_name("comfyui_runner.py")
 
 
@@ -42,6 +43,9 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Comfy:
     checkout, python = os.environ.get("COMFYUI_DIR"), os.environ.get("COMFYUI_PYTHON")
     if not checkout or not python:
         pytest.skip("COMFYUI_DIR and COMFYUI_PYTHON do not name a ComfyUI and its Python")
+    version = (Path(checkout) / "comfyui_version.py").read_text(encoding="utf-8").split('"')[-2]
+    if not version.startswith(REFERENCE):
+        pytest.skip(f"the stock nodes are held against ComfyUI {REFERENCE}x; this is {version}")
     folder = tmp_path_factory.mktemp("comfyui")
     write_inputs(folder)
     torch.save(CALLS, folder / "calls.pt")
