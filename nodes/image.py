@@ -50,7 +50,7 @@ class StageADecode:
         }
 
     def decode(self, stage_a: Part[StageA], samples: Latent) -> tuple[Tensor]:
-        with runtime.running(stage_a.ready(samples["samples"].shape)) as network:
+        with runtime.running(lambda: stage_a.ready(samples["samples"].shape)) as network:
             pixels = decode_pixels(network, samples["samples"])
         previews.learn(samples, pixels)
         size = samples.get(SIZE_KEY)
@@ -83,7 +83,7 @@ class StageAEncode:
     def encode(self, stage_a: Part[StageA], pixels: Tensor) -> tuple[Latent]:
         canvas, geometry = _on_canvas(pixels)
         with runtime.running(
-            stage_a.ready((len(pixels), STAGE_B_CHANNELS, *geometry.stage_b))
+            lambda: stage_a.ready((len(pixels), STAGE_B_CHANNELS, *geometry.stage_b))
         ) as network:
             return (_latent(encode_pixels(network, canvas), geometry),)
 
@@ -116,7 +116,7 @@ class ImageEncode:
     def encode(self, image_encoder: Part[ImageEncoder], pixels: Tensor) -> tuple[Latent]:
         canvas, geometry = _on_canvas(pixels)
         shape = (len(pixels), STAGE_C_CHANNELS, *geometry.stage_c)
-        with runtime.running(image_encoder.ready(shape)) as network:
+        with runtime.running(lambda: image_encoder.ready(shape)) as network:
             return (_latent(encode_embedding(network, canvas, geometry.stage_c), geometry),)
 
 

@@ -14,7 +14,7 @@ from ..wuerstchen_core.checkpoints import (
 )
 from ..wuerstchen_core.residency import DTYPES
 from . import runtime
-from .parts import Part, folder_choices, part_choices, path_of, resolve, shared_choices
+from .parts import Part, folder_choices, part_choices, path_of, resolve, shared_choices, stamp
 
 CATEGORY = "Würstchen/loaders"
 
@@ -64,6 +64,13 @@ def _part(name: str, path: Callable[[], Path], dtype: str, folder: Path | None =
     return Part(lambda: load(path(), dtype), folder)
 
 
+def _read(part: Part[Any]) -> Part[Any]:
+    """The part with its weights read, so that what cannot be used is told by its loader."""
+    with runtime.memory_in_words():
+        part.get()
+    return part
+
+
 class LoadPipeline:
     """All parts of one folder of weights."""
 
@@ -95,6 +102,10 @@ class LoadPipeline:
             for name, _, _, _ in _PARTS
         )
 
+    @classmethod
+    def IS_CHANGED(cls, folder: str, dtype: str) -> str:
+        return stamp(folder)
+
 
 class _LoadPart:
     """Base of the loaders of a single part; subclasses name the part."""
@@ -115,8 +126,11 @@ class _LoadPart:
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         path: Path = path_of(name, self.PART)
         part = _part(self.PART, lambda: path, dtype, resolve(name, self.PART))
-        part.get()  # what cannot be used is told here
-        return (part,)
+        return (_read(part),)
+
+    @classmethod
+    def IS_CHANGED(cls, name: str, dtype: str) -> str:
+        return stamp(name, cls.PART)
 
 
 class LoadStageC(_LoadPart):
@@ -172,13 +186,13 @@ class LoadTextEncoder:
         return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
 
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
-        folder, _, role = name.rpartition("/")
-        if role not in _TEXT_ROLES:
-            folder, role = name, "prior"
-        path = path_of(folder, _TEXT_ROLES[role])
-        part = _part(_TEXT_ROLES[role], lambda: path, dtype)
-        part.get()
-        return (part,)
+        folder, part = _text_part(name)
+        path = path_of(folder, part)
+        return (_read(_part(part, lambda: path, dtype)),)
+
+    @classmethod
+    def IS_CHANGED(cls, name: str, dtype: str) -> str:
+        return stamp(*_text_part(name))
 
 
 class LoadImageEncoder(_LoadPart):
@@ -192,6 +206,12 @@ class LoadImageEncoder(_LoadPart):
 
 
 _TEXT_ROLES = {"prior": "prior_text_encoder", "decoder": "decoder_text_encoder"}
+
+
+def _text_part(name: str) -> tuple[str, str]:
+    """The folder or file, and the part of it, that a choice of a text encoder means."""
+    folder, _, role = name.rpartition("/")
+    return (folder, _TEXT_ROLES[role]) if role in _TEXT_ROLES else (name, _TEXT_ROLES["prior"])
 
 
 def text_encoder_choices() -> list[str]:

@@ -1,5 +1,6 @@
 """What a loader puts on its wire, and the weights a user can choose from."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,8 +53,11 @@ class Part(Generic[Network]):
         """The network. Raises CheckpointError where its weights cannot be used."""
         with self._lock:
             if self._network is None:
-                self._network = self._load()
+                self._network = self._open()
             return self._network
+
+    def _open(self) -> Network:
+        return self._load()
 
     def ready(self, shape: Sequence[int]) -> Network:
         """The network, to run at once on a latent B×C×h×w. ComfyUI makes room for that."""
@@ -110,19 +114,32 @@ def resolve(name: str, part: str | None = None) -> Path:
     models folder. Raises CheckpointError when there is no such thing.
     """
     own = runtime.weight_roots()
-    shared = runtime.weight_roots(_WANTED[part].folders) if part else []
-    for root in [*own, *shared]:
-        # By the words of the path, not by where links lead: users link folders to other disks.
-        path = Path(os.path.normpath(root / name))
-        if path == root or not path.is_relative_to(root):
-            continue
-        if path.exists() if root in own else path.is_file():
-            return path
+    if found := [path for path in _inside(own, name) if path.exists()]:
+        return found[0]
+    if part is not None:
+        shared = _inside(runtime.weight_roots(_WANTED[part].folders), name)
+        files = [path for path in shared if path.is_file()]
+        # Another model's file may have the same name in another of these folders.
+        fitting = [path for path in files if _kind_of(path) is _WANTED[part].kind]
+        if files:
+            return (fitting or files)[0]
     places = ", ".join(str(root) for root in own if root != runtime.BUNDLED_MODELS)
     raise CheckpointError(
         f"no weights are called {name!r}. Put the folder into "
         f"{places or 'a models folder and name that folder with --models'}."
     )
+
+
+def stamp(name: str, part: str | None = None) -> str:
+    """Another word whenever a file of the choice has changed: the loaders' `IS_CHANGED`."""
+    try:
+        path = resolve(name, part)
+    except CheckpointError:
+        return "missing"  # the loader says so
+    files = [path] if path.is_file() else sorted(_files(path))
+    about = [(str(file), os.stat(file)) for file in files if file.exists()]
+    told = repr([(file, one.st_mtime_ns, one.st_size) for file, one in about])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def path_of(name: str, part: str) -> Path:
@@ -138,9 +155,19 @@ def _entries(root: Path) -> list[Path]:
     return sorted(entry for entry in root.iterdir() if not entry.name.startswith(hidden))
 
 
+def _inside(roots: Iterable[Path], name: str) -> list[Path]:
+    # By the words of the path, not by where links lead: users link folders to other disks.
+    paths = [(root, Path(os.path.normpath(root / name))) for root in roots]
+    return [path for root, path in paths if path != root and path.is_relative_to(root)]
+
+
 def _weight_files(root: Path) -> Iterator[Path]:
-    """Files of weights below a folder. Users link folders to other disks, so links are followed,
-    each folder once."""
+    return (path for path in _files(root) if path.name.lower().endswith(WEIGHT_SUFFIXES))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """What lies below a folder and is not hidden. Users link folders to other disks, so links are
+    followed, each folder once."""
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -150,7 +177,7 @@ def _weight_files(root: Path) -> Iterator[Path]:
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(WEIGHT_SUFFIXES) and not name.startswith("."):
+            if not name.startswith("."):
                 yield Path(folder, name)
 
 

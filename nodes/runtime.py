@@ -186,9 +186,9 @@ def step_callback(paint: "Callable[[StepInfo], Image.Image | None] | None" = Non
 
 
 @contextmanager
-def running(network: Network) -> Iterator[Network]:
-    """A node's use of a network: it can be cancelled before each layer, which on a slow machine
-    is long before a step is done, and running out of memory says what helps.
+def running(ready: Callable[[], Network]) -> Iterator[Network]:
+    """A node's use of the network that `ready` gives: it can be cancelled before each layer, which
+    on a slow machine is long before a step is done, and running out of memory says what helps.
 
     Raises torch.OutOfMemoryError, which makes ComfyUI unload what it holds.
     """
@@ -196,18 +196,27 @@ def running(network: Network) -> Iterator[Network]:
     def check(*_: object) -> None:
         surroundings().check_cancelled()
 
-    layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
-    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    with memory_in_words():
+        network = ready()
+        layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
+        hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+        try:
+            yield network
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+@contextmanager
+def memory_in_words() -> Iterator[None]:
+    """Raises torch.OutOfMemoryError that says what helps, for whatever ran out of memory."""
     try:
-        yield network
+        yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the failed attempt's tensors
         raise torch.OutOfMemoryError(OUT_OF_MEMORY) from None
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -166,7 +166,7 @@ class StageCSampler:
         assert positive_states is not None  # a required input
         settings = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
         latent = samples_of(latent_image)
-        with runtime.running(stage_c.ready(_run_on(latent.shape, settings))) as network:
+        with runtime.running(lambda: stage_c.ready(_run_on(latent.shape, settings))) as network:
             samples = sample_stage_c(
                 network,
                 positive_states,
@@ -239,7 +239,7 @@ class StageBSampler:
         embedding = samples_of(stage_c_latent)
         grid = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
         shape = (len(embedding), STAGE_B_CHANNELS, *grid)
-        with runtime.running(stage_b.ready(_run_on(shape, settings))) as network:
+        with runtime.running(lambda: stage_b.ready(_run_on(shape, settings))) as network:
             samples = sample_stage_b(
                 network,
                 embedding,

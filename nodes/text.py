@@ -4,6 +4,7 @@ import logging
 from typing import Any, ClassVar
 
 from ..wuerstchen_core.text_encoder import TextEncoder
+from . import runtime
 from .parts import Part
 
 log = logging.getLogger(__name__)
@@ -47,11 +48,12 @@ class TextEncode:
         }
 
     def encode(self, text_encoder: Part[TextEncoder], text: str) -> tuple[Conditioning]:
-        encoder = text_encoder.get()
-        lost = encoder.cut_off(text)
-        if lost:
-            log.warning("the text is too long for CLIP; cut off: %s", lost)
-        return ([[encoder.encode([text]).float().cpu(), {}]],)
+        with runtime.memory_in_words():
+            encoder = text_encoder.get()
+            lost = encoder.cut_off(text)
+            if lost:
+                log.warning("the text is too long for CLIP; cut off: %s", lost)
+            return ([[encoder.encode([text]).float().cpu(), {}]],)
 
 
 NODES = {"WuerstchenTextEncode": (TextEncode, "Würstchen Text Encode")}

@@ -114,6 +114,15 @@ class ComfyStageB(Hosted, StageB):
 class ComfyStageA(Hosted, StageA):
     """Stage A."""
 
+    def decode(self, latent: Tensor) -> Tensor:
+        """Raises WireError for a latent of another stage or model."""
+        if latent.shape[1] != self.config.latent_channels:
+            raise WireError(
+                f"this latent has {latent.shape[1]} channels; Stage A decodes Stage B's, which "
+                f"have {self.config.latent_channels}."
+            )
+        return super().decode(latent)
+
     def memory_needed(self, shape: Sequence[int]) -> int:
         batch, cells = _batch_and_cells(shape)
         values = STAGE_A_VALUES * cells * self.config.embed_dim

@@ -40,13 +40,12 @@ class ComfyPart(Part[Network]):
         self, load: Callable[[], Any], whole: bool = False, folder: Path | None = None
     ) -> None:
         """load: gives the patcher. whole: whether it is too small to be worth loading in part."""
-        super().__init__(self._open, folder)
-        self._load_patcher = load
+        super().__init__(load, folder)
         self._whole = whole
         self._patcher: Any = None
 
     def _open(self) -> Network:
-        self._patcher = self._load_patcher()
+        self._patcher = self._load()
         return getattr(self._patcher.model, "diffusion_model", self._patcher.model)
 
     @property
@@ -120,7 +119,8 @@ def _image_encoder(path: Path, dtype: str) -> Any:
 def _beside_pixels(build: Callable[..., Hosted], weights: Weights, dtype: str) -> Any:
     """What ComfyUI places and casts as it does a VAE."""
     device = management.vae_device()
-    chosen = management.vae_dtype(device, _DTYPES) if dtype == "auto" else pick_dtype(dtype, device)
+    auto = dtype == "auto"
+    chosen = _in_range(management.vae_dtype(device, _DTYPES)) if auto else pick_dtype(dtype, device)
     network = _hosted(build, weights, chosen, chosen, device)
     return _patcher(network, device, management.vae_offload_device())
 
@@ -133,8 +133,13 @@ def _dtypes(name: str, weights: Weights) -> tuple[torch.dtype, torch.dtype]:
         chosen = pick_dtype(name, device)
         return chosen, chosen
     count = sum(value.numel() for value in weights.state.values())
-    storage = management.unet_dtype(device, count, _DTYPES)
+    storage = _in_range(management.unet_dtype(device, count, _DTYPES))
     return storage, management.unet_manual_cast(storage, device, _DTYPES) or storage
+
+
+def _in_range(dtype: torch.dtype) -> torch.dtype:
+    """ComfyUI's `--fp16-…` flags overrule what a network says it can do."""
+    return torch.bfloat16 if dtype is torch.float16 else dtype
 
 
 def _hosted(

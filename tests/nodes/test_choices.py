@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_wuerstchen.nodes.parts import folder_choices, part_choices, path_of, resolve
+from comfyui_wuerstchen.nodes.parts import (
+    folder_choices,
+    part_choices,
+    path_of,
+    resolve,
+    stamp,
+)
 from comfyui_wuerstchen.nodes.runtime import PlainSurroundings, use
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.detect import Kind
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.peek import peek
@@ -118,3 +125,49 @@ def test_peek_knows_nothing_of_broken_files(tmp_path: Path, content: bytes) -> N
     (tmp_path / "file").write_bytes(content)
     assert peek(tmp_path / "file") is Kind.UNKNOWN
     assert peek(tmp_path / "absent") is Kind.UNKNOWN
+
+
+def test_of_two_files_of_one_name_the_fitting_one_is_meant(models: Path) -> None:
+    save_file(FLUX, models / "diffusion_models" / "prior.safetensors")
+    os.symlink(PRIOR, models / "checkpoints" / "prior.safetensors")
+    found = resolve("prior.safetensors", "stage_c")
+    assert found == models / "checkpoints" / "prior.safetensors"
+    # With none that fits the first is taken, whose loader says what it is.
+    assert resolve("prior.safetensors", "stage_b").parent.name == "diffusion_models"
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut", b"PK\x05\x06" + b"\0" * 18, b"", b"{"])
+def test_damaged_files_are_no_weights(models: Path, content: bytes) -> None:
+    path = models / "checkpoints" / "odd.ckpt"
+    path.write_bytes(content)
+    assert peek(path) is Kind.UNKNOWN
+    assert "odd.ckpt" not in part_choices("stage_c")
+
+
+def test_a_zip_with_damaged_or_locked_content_is_no_weights(models: Path) -> None:
+    path = models / "checkpoints" / "odd.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"tensor names " * 100)
+    whole = path.read_bytes()
+    start = whole.index(b"data.pkl") + len(b"data.pkl")
+    path.write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])  # no deflate stream
+    assert peek(path) is Kind.UNKNOWN
+    locked = bytearray(whole)
+    for entry in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag "encrypted", in both headers
+        locked[whole.index(entry) + (6 if entry == b"PK\x03\x04" else 8)] |= 1
+    path.write_bytes(locked)
+    assert peek(path) is Kind.UNKNOWN
+
+
+def test_a_changed_file_changes_the_stamp(models: Path) -> None:
+    folder = models / "wuerstchen" / "mine"
+    assert stamp("mine") == "missing"
+    (folder / "prior").mkdir(parents=True)
+    empty = stamp("mine")
+    file = folder / "prior" / "weights.safetensors"
+    save_file(FLUX, file)
+    first = stamp("mine")
+    assert len({empty, first, "missing"}) == 3 and stamp("mine") == first
+    os.utime(file, ns=(1, 1))
+    assert stamp("mine") != first
+    assert stamp("mine/prior/weights.safetensors", "stage_c") != "missing"

@@ -1,5 +1,7 @@
 """The nodes on the demo checkpoint, called as ComfyUI calls them."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -245,3 +247,14 @@ def test_progress_and_cancel(parts) -> None:
         prior(parts, empty())
     assert seen == [(1, 8), (2, 8), (3, 8)]
     assert isinstance(runtime.surroundings(), runtime.PlainSurroundings)
+
+
+def test_weights_go_with_the_last_who_holds_them(parts) -> None:
+    gc.disable()  # a reference cycle would keep two sets of weights for a while
+    try:
+        (part,) = NODE_CLASS_MAPPINGS["WuerstchenLoadStageA"]().load("wuerstchen-demo", "float32")
+        network = weakref.ref(part.get())
+        del part
+        assert network() is None
+    finally:
+        gc.enable()

@@ -39,7 +39,7 @@ class Counting(nn.Linear):
 def test_cancel_does_not_wait_for_the_end_of_a_step() -> None:
     layers = [Counting() for _ in range(4)]
     network = nn.Sequential(*layers)
-    with use(CancelledAfter(2)), pytest.raises(Cancelled), running(network):
+    with use(CancelledAfter(2)), pytest.raises(Cancelled), running(lambda: network):
         network(torch.zeros(1, 2))
     assert [layer.calls for layer in layers] == [1, 1, 0, 0]
     network(torch.zeros(1, 2))  # nobody asks any more
@@ -63,12 +63,23 @@ def test_out_of_memory_says_what_helps_and_lets_go(error: Exception) -> None:
         kept.append(weakref.ref(large))
         raise error
 
-    with pytest.raises(torch.OutOfMemoryError, match="batch_size"), running(nn.Linear(2, 2)):
+    with (
+        pytest.raises(torch.OutOfMemoryError, match="batch_size"),
+        running(lambda: nn.Linear(2, 2)),
+    ):
         attempt()
     gc.collect()
     assert kept[0]() is None
 
 
 def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(RuntimeError, match="^shapes$"), running(nn.Linear(2, 2)):
+    with pytest.raises(RuntimeError, match="^shapes$"), running(lambda: nn.Linear(2, 2)):
         raise RuntimeError("shapes")
+
+
+def test_running_out_while_weights_are_read_is_said_in_words() -> None:
+    def read() -> nn.Module:
+        raise MemoryError
+
+    with pytest.raises(torch.OutOfMemoryError, match="16-bit"), running(read):
+        pass

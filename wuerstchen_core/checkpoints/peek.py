@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def peek(path: Path) -> Kind:
                 names = _pickled_names(path)
             else:
                 return Kind.UNKNOWN
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        # Cut off, damaged, encrypted …: the folder is full of other people's files.
         return Kind.UNKNOWN
     return detect(_bare(name) for name in names)
 
