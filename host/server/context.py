@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from aiohttp import web
 
@@ -28,6 +29,7 @@ class Host:
     worker: Worker
     hub: Hub
     log: LogLines
+    settings_lock: Lock = field(default_factory=Lock)  # one change of the settings at a time
 
 
 HOST = web.AppKey("host", Host)

@@ -46,6 +46,18 @@ def _two(first: str, second: str, **more: Any) -> dict[str, Any]:
     }
 
 
+# The tooltips of two latents that are `_matched`.
+_MATCHED = (
+    "The first latent; it gives the size and the batch.",
+    "The second latent, resized and repeated to fit the first.",
+)
+
+
+def _matched(samples1: Latent, samples2: Latent) -> tuple[Tensor, Tensor]:
+    first = samples1["samples"]
+    return first, repeated(fitted(samples2["samples"], first), len(first))
+
+
 class LatentBlend:
     DESCRIPTION = "Mixes two latents by weight."
     SEARCH_ALIASES: ClassVar[list[str]] = ["mix latents", "interpolate latents"]
@@ -84,14 +96,10 @@ class _OfTwo:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return _two(
-            "The first latent; it gives the size and the batch.",
-            "The second latent, resized and repeated to fit the first.",
-        )
+        return _two(*_MATCHED)
 
     def combine(self, samples1: Latent, samples2: Latent) -> tuple[Latent]:
-        first = samples1["samples"]
-        second = repeated(fitted(samples2["samples"], first), len(first))
+        first, second = _matched(samples1, samples2)
         return ({**samples1, "samples": type(self).OPERATION(first, second)},)
 
 
@@ -148,14 +156,12 @@ class LatentInterpolate:
         limits = {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}
         tooltip = "Share of the first: 1 is only the first, 0 only the second."
         return _two(
-            "The first latent; it gives the size and the batch.",
-            "The second latent, resized and repeated to fit the first.",
+            *_MATCHED,
             ratio=("FLOAT", {**limits, "tooltip": tooltip}),
         )
 
     def interpolate(self, samples1: Latent, samples2: Latent, ratio: float) -> tuple[Latent]:
-        first = samples1["samples"]
-        second = repeated(fitted(samples2["samples"], first), len(first))
+        first, second = _matched(samples1, samples2)
 
         def mix(one: Tensor, other: Tensor) -> Tensor:
             return one * ratio + other * (1.0 - ratio)

@@ -6,6 +6,7 @@ then runs under both kinds of samplers, and both give the same picture.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ IMAGE_ENCODER_VALUES = 46_200  # a cell of the embedding
 TEXT_TOKENS = 77
 
 
-class Hosted(nn.Module):
+class Hosted(nn.Module, ABC):
     """What a network of the core gains inside ComfyUI. Subclasses put the core's class second."""
 
     compute_dtype = torch.float32
@@ -53,9 +54,9 @@ class Hosted(nn.Module):
         kept: tuple[nn.Module, ...] = super().float32_modules()  # type: ignore[misc]
         return (*kept, *norms) if self.stored_small else kept
 
+    @abstractmethod
     def memory_needed(self, shape: Sequence[int]) -> int:
         """Bytes beside the weights to run on a latent B×C×h×w."""
-        raise NotImplementedError
 
 
 class ComfyStageC(Hosted, StageC):

@@ -1,18 +1,16 @@
 """Pages of other sites in a real browser, beside a canvas that is open and logged in."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from comfyui_wuerstchen.host.server.assemble import ServeSettings
 
-from ..browser.conftest import BROWSERS, FLAGS
+from ..browser.canvas import chromium
 from ..server.conftest import Running, serving
 
 TOKEN = "correct-horse-battery"
@@ -49,13 +47,8 @@ window.attack = async () => [
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
-    if not path:
-        pytest.skip("needs Chromium: install it, or name it in CHROMIUM")
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+    async with chromium() as started:
         yield started
-        await started.close()
 
 
 @pytest.fixture(params=[None, TOKEN], ids=["open", "with a token"])

@@ -208,7 +208,7 @@ async def test_a_finished_job_gives_its_workflow_back(canvas: Canvas) -> None:
     assert await canvas.js(f"{canvas.widget('WuerstchenStageCSampler', 'steps')}.value") == 3
 
 
-async def test_muted_and_bypassed_nodes_and_single_outputs(canvas: Canvas, server: Running) -> None:
+async def test_muted_nodes_and_single_outputs(canvas: Canvas, server: Running) -> None:
     await canvas.open("reconstruct")
     await canvas.add_node("preview image", (600, 850))
     await canvas.until(f"{canvas.node('PreviewImage')} !== undefined")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import async_playwright
 
 from comfyui_wuerstchen.wuerstchen_core.training.demo.checker import Reading, check
 
-from ..browser.canvas import Canvas
-from ..browser.conftest import BROWSERS, FLAGS
+from ..browser.canvas import Canvas, in_browser
 from ..browser.test_canvas import pixels
 from ..examples import EXAMPLES
 from .conftest import PACK, Install, Process
@@ -27,16 +23,8 @@ STARS = ("text_to_image", "stock_samplers")
 @pytest.fixture
 async def canvas(process: Process) -> AsyncIterator[Canvas]:
     """Fails the test on any request to another host, and on errors from our own scripts."""
-    browser_path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
-    if not browser_path:
-        pytest.skip("needs Chromium: install it, or name it in CHROMIUM")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = await browser.new_page(viewport={"width": 1600, "height": 1000})
-        canvas = Canvas(page, process.url)
-        canvas.watch()
+    async with in_browser(process.url) as canvas:
         yield canvas
-        await browser.close()
     assert canvas.outside == []
     # What this ComfyUI lacks of its own (such as its templates) it complains of too.
     ours = [one for one in canvas.complaints if "exception" in one or PACK in one]

@@ -29,8 +29,6 @@ INITIAL = {"Comfy.Notification.ShowVersionUpdates": False}
 # of nodes and weights that are not here; unset, it gets our templates to choose from.
 NOT_KEPT = frozenset({"Comfy.TutorialCompleted"})
 
-_writing = Lock()
-
 
 async def get_settings(request: web.Request) -> web.Response:
     return web.json_response(await asyncio.to_thread(_read, _file(request)))
@@ -52,7 +50,8 @@ async def post_setting(request: web.Request) -> web.Response:
 async def _change(request: web.Request, changes: dict[str, Any]) -> web.Response:
     if any(len(key) > MAX_ID_LENGTH for key in changes):
         refuse(400, f"The name of a setting has at most {MAX_ID_LENGTH} letters.")
-    await asyncio.to_thread(_merge, _file(request), changes)
+    lock = host_of(request).settings_lock
+    await asyncio.to_thread(_merge, _file(request), changes, lock)
     return web.Response()
 
 
@@ -79,8 +78,8 @@ def _kept(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _merge(file: Path, changes: dict[str, Any]) -> None:
-    with _writing:
+def _merge(file: Path, changes: dict[str, Any], lock: Lock) -> None:
+    with lock:
         settings = {**_kept(file), **changes}
         kept = {key: value for key, value in settings.items() if key not in NOT_KEPT}
         text = json.dumps(kept, indent=4)
