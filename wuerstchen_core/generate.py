@@ -5,6 +5,7 @@ latents in embedding space (B×16×h×w), Stage B latents in VQ space (B×4×H×
 in [0, 1]. Everything returned is float32 on the CPU.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from .residency import device_of
 from .sampling import Callback, sample, start_from
 from .schedule import times
 from .stage_a import StageA
-from .stage_b import VQ_SCALE, StageB
+from .stage_b import VQ_SCALE, StageB, StageBContext
 from .stage_c import StageC, from_embedding, to_embedding
 
 
@@ -69,15 +70,15 @@ def sample_stage_c(
             )
         other = _batch_of(negative, batch, config.c_cond, "Stage C").to(device)
         if other.shape == states.shape:
-            model = guided(stage_c, stage_c.prepare(torch.cat([states, other])), settings.cfg)
+            model = guided(stage_c, stage_c.prepare(torch.cat([states, other]), walk), settings.cfg)
         else:
             model = guided_separately(
-                plain(stage_c, stage_c.prepare(states)),
-                plain(stage_c, stage_c.prepare(other)),
+                plain(stage_c, stage_c.prepare(states, walk)),
+                plain(stage_c, stage_c.prepare(other, walk)),
                 settings.cfg,
             )
     else:
-        model = plain(stage_c, stage_c.prepare(states))
+        model = plain(stage_c, stage_c.prepare(states, walk))
     start = noise.draw(tuple(latent.shape[1:])).to(device)
     x = start_from(from_embedding(latent), walk[0], start)
     return to_embedding(sample(model, x, walk, settings.sampler_name, noise, callback)).cpu()
@@ -121,7 +122,11 @@ def sample_stage_b(
     if not walk:
         assert latent is not None
         return (latent * VQ_SCALE).cpu()
-    model = _stage_b_model(stage_b, embedding, positive, negative, (height, width), settings)
+
+    def prepare(embedding: Tensor, text: Tensor | None) -> StageBContext:
+        return stage_b.prepare(embedding, (height, width), text, walk)
+
+    model = _stage_b_model(stage_b, prepare, embedding, positive, negative, settings)
     start = noise.draw((config.c_in, height, width)).to(device)
     x = start_from(latent, walk[0], start)
     return (sample(model, x, walk, settings.sampler_name, noise, callback) * VQ_SCALE).cpu()
@@ -129,10 +134,10 @@ def sample_stage_b(
 
 def _stage_b_model(
     stage_b: StageB,
+    prepare: Callable[[Tensor, Tensor | None], StageBContext],
     embedding: Tensor,
     positive: Tensor | None,
     negative: Tensor | None,
-    size: tuple[int, int],
     settings: SamplerSettings,
 ) -> Predict:
     device, width = device_of(stage_b), stage_b.config.clip_embd
@@ -145,18 +150,17 @@ def _stage_b_model(
 
     text, other = states(positive), states(negative)
     if not settings.guides:
-        return plain(stage_b, stage_b.prepare(embedding, size, text))
+        return plain(stage_b, prepare(embedding, text))
     nothing = torch.zeros_like(embedding)
     if text is None and other is None:
         both = torch.cat([embedding, nothing])
-        return guided(stage_b, stage_b.prepare(both, size), settings.cfg)
+        return guided(stage_b, prepare(both, None), settings.cfg)
     if text is not None and other is not None and text.shape == other.shape:
         both = torch.cat([embedding, nothing])
-        context = stage_b.prepare(both, size, torch.cat([text, other]))
-        return guided(stage_b, context, settings.cfg)
+        return guided(stage_b, prepare(both, torch.cat([text, other])), settings.cfg)
     return guided_separately(
-        plain(stage_b, stage_b.prepare(embedding, size, text)),
-        plain(stage_b, stage_b.prepare(nothing, size, other)),
+        plain(stage_b, prepare(embedding, text)),
+        plain(stage_b, prepare(nothing, other)),
         settings.cfg,
     )
 

@@ -7,6 +7,7 @@ Source: diffusers `modeling_wuerstchen_common.py`, dome272/Wuerstchen `modules.p
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -19,6 +20,9 @@ Ops: TypeAlias = ModuleType | type[Any]
 
 # One attention block's keys and values of the text, each B×heads×T×head_dim.
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
+
+# Times in [0, 1], 1 = pure noise: one for the whole batch, or a tensor of one for each sample.
+Times: TypeAlias = float | Tensor
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -105,9 +109,43 @@ class TimestepBlock(nn.Module):
         super().__init__()
         self.mapper = ops.Linear(timestep_channels, channels * 2)
 
-    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        scale, shift = self.mapper(timestep.to(x.dtype))[:, None, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, x, 1 + scale)
+    def modulation(self, timestep: Tensor) -> Tensor:
+        """Timestep embeddings N×c_r -> N×2C: what scales each channel, then what shifts it."""
+        scale, shift = self.mapper(timestep).chunk(2, dim=-1)
+        return torch.cat([1 + scale, shift], dim=-1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """modulation: 1×2C, or B×2C where samples differ in time."""
+        scale, shift = modulation[:, None, None].chunk(2, dim=-1)
+        return torch.addcmul(shift, x, scale)
+
+
+class Modulations:
+    """What a network's timestep blocks do, for all times of a schedule at once.
+
+    Every block maps the embeddings of the whole schedule in one matrix product; a step then reads
+    a row, without a product and without waiting for the device.
+    """
+
+    def __init__(self, network: nn.Module, width: int, like: Tensor, times: Sequence[float]):
+        """width: of the timestep embedding. like: gives the device and dtype to compute with."""
+        self._blocks = [block for block in network.modules() if isinstance(block, TimestepBlock)]
+        self._width, self._like = width, like.new_empty(0)
+        self._rows = {t: row for row, t in enumerate(times)}
+        self._table = list(self._compute(torch.tensor(list(times)))) if times else []
+
+    def at(self, t: Times) -> Iterator[Tensor]:
+        """Each block's modulation, in the order of the blocks."""
+        if isinstance(t, Tensor):
+            return self._compute(t)
+        row = self._rows.get(t)
+        if row is None:  # a time beyond the schedule
+            return self._compute(torch.tensor([t]))
+        return (table[row : row + 1] for table in self._table)
+
+    def _compute(self, t: Tensor) -> Iterator[Tensor]:
+        embedding = timestep_embedding(t.to(self._like.device), self._width).to(self._like.dtype)
+        return (block.modulation(embedding) for block in self._blocks)
 
 
 class Attention(nn.Module):

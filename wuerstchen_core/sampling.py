@@ -52,7 +52,7 @@ def sample(
 ) -> Tensor:
     """Walks x down `times`; x: B×C×H×W float32 at times[0] -> B×C×H×W at times[-1].
 
-    model: (x, t of shape B) -> eps. noise: drawn once a step by stochastic samplers, the last step
+    model: (x, t) -> eps. noise: drawn once a step by stochastic samplers, the last step
     included, as in the reference. Raises SettingError for an unknown sampler or bad times.
     """
     if sampler_name not in SAMPLERS:
@@ -61,7 +61,7 @@ def sample(
     walk = check_times(times)
     before: tuple[float, Tensor] | None = None  # the last step's time and x0, for 2M
     for step, (t, t_next) in enumerate(zip(walk, walk[1:], strict=False)):
-        eps = model(x, torch.full((len(x),), t, device=x.device))
+        eps = model(x, t)
         signal = alpha_bar(t)
         x0 = (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal)
         if callback is not None:

@@ -15,13 +15,14 @@ from .layers import (
     ChannelNorm,
     ChannelNorm2d,
     KeyValue,
+    Modulations,
     Ops,
     ResBlock,
+    Times,
     TimestepBlock,
     in_float32,
     nchw,
     nhwc,
-    timestep_embedding,
 )
 from .resize import resize_bicubic
 
@@ -66,6 +67,7 @@ class StageBContext:
 
     text: list[KeyValue]
     embedding: list[Tensor | None]
+    modulations: Modulations
 
 
 class StageB(nn.Module):
@@ -151,12 +153,18 @@ class StageB(nn.Module):
         return (self.clf,)
 
     def prepare(
-        self, embedding: Tensor, size: tuple[int, int], text: Tensor | None = None
+        self,
+        embedding: Tensor,
+        size: tuple[int, int],
+        text: Tensor | None = None,
+        times: Sequence[float] = (),
     ) -> StageBContext:
-        """What all steps share: text keys and values, and the embedding resized for each level.
+        """What all steps share: text keys and values, the embedding resized for each level, and
+        the blocks' modulations.
 
         embedding: B×effnet_embd×h×w in embedding space; size: (H, W) of the Stage B latent;
-        text: B×T×clip_embd or None, then blocks attend to the image alone.
+        text: B×T×clip_embd or None, then blocks attend to the image alone; times: those that will
+        be asked for, as floats.
         """
         keys: list[KeyValue] = []
         if text is not None:
@@ -164,7 +172,9 @@ class StageB(nn.Module):
             levels = (*self.down_blocks, *self.up_blocks)
             blocks = (b for level in levels for b in level)  # type: ignore[union-attr]
             keys = [b.text_key_value(mapped) for b in blocks if isinstance(b, AttnBlock)]
-        return StageBContext(keys, list(self._embedding_maps(embedding, size)))
+        maps = list(self._embedding_maps(embedding, size))
+        like = torch.empty(0, dtype=self.dtype, device=embedding.device)
+        return StageBContext(keys, maps, Modulations(self, self.config.c_r, like, times))
 
     def _embedding_maps(self, embedding: Tensor, size: tuple[int, int]) -> Iterator[Tensor | None]:
         count = len(self.config.c_hidden)
@@ -178,30 +188,30 @@ class StageB(nn.Module):
             resized = resized.to(self.dtype).contiguous(memory_format=torch.channels_last)
             yield nhwc(resized if self.folded else self.effnet_mappers[index](resized))
 
-    def heads(self, x: Tensor, t: Tensor, context: StageBContext) -> tuple[Tensor, Tensor]:
+    def heads(self, x: Tensor, t: Times, context: StageBContext) -> tuple[Tensor, Tensor]:
         """The two output heads (a, b), each B×c_out×H×W float32; b in (0.001, 0.999).
 
         x: B×c_in×H×W (unit variance at t = 1), H and W even after the patch and every halving;
-        t: B times in [0, 1], 1 = pure noise.
+        context: what `prepare` gave.
         """
-        timestep = timestep_embedding(t, self.config.c_r)
+        modulations = context.modulations.at(t)
         text = iter(context.text)
         maps = iter(context.embedding)
         h = nhwc(self.embedding(x.to(self.dtype)))
 
         outputs: list[Tensor] = []
         for level in self.down_blocks:
-            h = _run_level(level, h, timestep, text, next(maps), None)  # type: ignore[arg-type]
+            h = _run_level(level, h, modulations, text, next(maps), None)  # type: ignore[arg-type]
             outputs.append(h)
         outputs.pop()  # the deepest level's output goes on as h itself
         for i, level in enumerate(self.up_blocks):
             skip = outputs.pop() if i > 0 else None
-            h = _run_level(level, h, timestep, text, next(maps), skip)  # type: ignore[arg-type]
+            h = _run_level(level, h, modulations, text, next(maps), skip)  # type: ignore[arg-type]
 
         a, b = in_float32(self.clf, nchw(h)).chunk(2, dim=1)
         return a, b.sigmoid() * (1 - 2e-3) + 1e-3
 
-    def forward(self, x: Tensor, t: Tensor, context: StageBContext) -> Tensor:
+    def forward(self, x: Tensor, t: Times, context: StageBContext) -> Tensor:
         """The predicted noise eps, B×c_out×H×W float32; arguments as in `heads`."""
         a, b = self.heads(x, t, context)
         return (x.float() - a) / b
@@ -210,7 +220,7 @@ class StageB(nn.Module):
 def _run_level(
     level: Sequence[nn.Module],
     h: Tensor,
-    timestep: Tensor,
+    modulations: Iterator[Tensor],
     text: Iterator[KeyValue],
     embedding: Tensor | None,
     skip: Tensor | None,
@@ -221,7 +231,7 @@ def _run_level(
             h = block(h, torch.cat(extra, dim=-1) if extra else None)
             skip = None  # only a level's first block reads the skip
         elif isinstance(block, TimestepBlock):
-            h = block(h, timestep)
+            h = block(h, next(modulations))
         elif isinstance(block, AttnBlock):
             h = block(h, next(text, None))
         else:  # down- or upsampling

@@ -13,13 +13,14 @@ from .layers import (
     AttnBlock,
     ChannelNorm2d,
     KeyValue,
+    Modulations,
     Ops,
     ResBlock,
+    Times,
     TimestepBlock,
     in_float32,
     nchw,
     nhwc,
-    timestep_embedding,
 )
 
 
@@ -34,6 +35,17 @@ class StageCConfig:
     depth: int = 16  # 32 in the released weights
     nhead: int = 16  # 24 in the released weights
     dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class StageCContext:
+    """All that Stage C reads beside the latent; the same at every step.
+
+    text: keys and values of each attention block.
+    """
+
+    text: list[KeyValue]
+    modulations: Modulations
 
 
 class StageC(nn.Module):
@@ -62,33 +74,37 @@ class StageC(nn.Module):
         """Modules whose weights stay float32 when the rest is cast down."""
         return (self.out,)
 
-    def prepare(self, text: Tensor) -> list[KeyValue]:
-        """Every block's text keys and values; text: B×T×c_cond. Independent of the step."""
-        mapped = self.cond_mapper(text.to(self.dtype))
-        return [b.text_key_value(mapped) for b in self.blocks if isinstance(b, AttnBlock)]
+    def prepare(self, text: Tensor, times: Sequence[float] = ()) -> StageCContext:
+        """What all steps share: every block's text keys and values, and its modulations.
 
-    def heads(self, x: Tensor, t: Tensor, text: Sequence[KeyValue]) -> tuple[Tensor, Tensor]:
+        text: B×T×c_cond; times: those that will be asked for, as floats.
+        """
+        mapped = self.cond_mapper(text.to(self.dtype))
+        keys = [b.text_key_value(mapped) for b in self.blocks if isinstance(b, AttnBlock)]
+        return StageCContext(keys, Modulations(self, self.config.c_r, mapped, times))
+
+    def heads(self, x: Tensor, t: Times, context: StageCContext) -> tuple[Tensor, Tensor]:
         """The two output heads (a, b), each B×c_in×h×w float32, before the division.
 
-        x: B×c_in×h×w in the prior's own space z (unit variance at t = 1); t: B times in [0, 1],
-        1 = pure noise; text: what `prepare` gave.
+        x: B×c_in×h×w in the prior's own space z (unit variance at t = 1); context: what `prepare`
+        gave.
         """
-        timestep = timestep_embedding(t, self.config.c_r)
-        text_of_block = iter(text)
+        modulations = context.modulations.at(t)
+        text_of_block = iter(context.text)
         h = nhwc(self.projection(x.to(self.dtype)))
         for block in self.blocks:
             if isinstance(block, AttnBlock):
                 h = block(h, next(text_of_block))
             elif isinstance(block, TimestepBlock):
-                h = block(h, timestep)
+                h = block(h, next(modulations))
             else:
                 h = block(h)
         a, b = in_float32(self.out, nchw(h)).chunk(2, dim=1)
         return a, b
 
-    def forward(self, x: Tensor, t: Tensor, text: Sequence[KeyValue]) -> Tensor:
+    def forward(self, x: Tensor, t: Times, context: StageCContext) -> Tensor:
         """The predicted noise eps, B×c_in×h×w float32; arguments as in `heads`."""
-        a, b = self.heads(x, t, text)
+        a, b = self.heads(x, t, context)
         return (x.float() - a) / ((1 - b).abs() + 1e-5)
 
 

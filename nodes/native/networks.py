@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ...wuerstchen_core.errors import WireError
 from ...wuerstchen_core.image_encoder import ImageEncoder
-from ...wuerstchen_core.layers import GlobalResponseNorm, KeyValue
+from ...wuerstchen_core.layers import GlobalResponseNorm, Times
 from ...wuerstchen_core.stage_a import StageA
 from ...wuerstchen_core.stage_b import StageB, StageBContext
-from ...wuerstchen_core.stage_c import StageC
+from ...wuerstchen_core.stage_c import StageC, StageCContext
 
 # In transformer_options: the step's time, where the sampler knows it better than sigma tells it.
 EXACT_TIME = "wuerstchen_time"
@@ -70,8 +70,8 @@ class ComfyStageC(Hosted, StageC):
     def forward(
         self,
         x: Tensor,
-        t: Tensor,
-        context: Tensor | list[KeyValue],
+        t: Times,
+        context: Tensor | StageCContext,
         control: Any = None,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
@@ -97,7 +97,7 @@ class ComfyStageB(Hosted, StageB):
     def forward(
         self,
         x: Tensor,
-        t: Tensor,
+        t: Times,
         context: Tensor | StageBContext | None = None,
         control: Any = None,
         transformer_options: Mapping[str, Any] | None = None,
@@ -143,7 +143,7 @@ def _batch_and_cells(shape: Sequence[int]) -> tuple[int, int]:
     return shape[0], math.prod(shape[2:])
 
 
-def _checked_time(t: Tensor, control: Any, options: Mapping[str, Any] | None) -> Tensor:
+def _checked_time(t: Times, control: Any, options: Mapping[str, Any] | None) -> Times:
     """The step's time. Raises WireError for patches made for the insides of other networks."""
     options = options or {}
     patches = sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
@@ -155,4 +155,4 @@ def _checked_time(t: Tensor, control: Any, options: Mapping[str, Any] | None) ->
     if control is not None:
         raise WireError("Würstchen's networks read no ControlNet; remove Apply ControlNet.")
     exact = options.get(EXACT_TIME)
-    return t if exact is None else torch.full_like(t, exact)
+    return t if exact is None else float(exact)

@@ -7,6 +7,7 @@ import comfy.samplers  # pyright: ignore[reportMissingImports]
 import torch
 from torch import Tensor
 
+from ...wuerstchen_core.layers import Times
 from ...wuerstchen_core.noise import SampleNoise
 from ...wuerstchen_core.sampling import StepInfo, sample, start_from
 from ...wuerstchen_core.schedule import SCHEDULERS, alpha_bar, times
@@ -89,16 +90,16 @@ class ReferenceSampler(comfy.samplers.Sampler):
         inpaint = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         inpaint.latent_image, inpaint.noise = latent_image, start
 
-        def predict(x: Tensor, t: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Times) -> Tensor:
             """(x, t) -> eps, from ComfyUI's (x over signal, sigma) -> x0."""
-            time = t[0].item()
+            time = float(t)  # our sampler gives one for the whole batch
             sigma = sigma_at(time)
             scaled = x * (1 + sigma**2) ** 0.5
             options = extra_args.get("model_options", {})
             exact = {**options.get("transformer_options", {}), EXACT_TIME: time}
             x0 = inpaint(
                 scaled,
-                torch.full_like(t, sigma),
+                x.new_full((len(x),), sigma),
                 denoise_mask,
                 model_options={**options, "transformer_options": exact},
                 seed=extra_args.get("seed"),

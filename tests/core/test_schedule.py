@@ -12,6 +12,7 @@ from torch import Tensor
 
 from comfyui_wuerstchen.wuerstchen_core.errors import SettingError
 from comfyui_wuerstchen.wuerstchen_core.guidance import guided, guided_separately
+from comfyui_wuerstchen.wuerstchen_core.layers import Times
 from comfyui_wuerstchen.wuerstchen_core.noise import SampleNoise
 from comfyui_wuerstchen.wuerstchen_core.sampling import SAMPLERS, StepInfo, sample, start_from
 from comfyui_wuerstchen.wuerstchen_core.schedule import (
@@ -25,9 +26,9 @@ from comfyui_wuerstchen.wuerstchen_core.schedule import (
 SHAPE = (4, 8, 8)
 
 
-def gaussian_eps(x: Tensor, t: Tensor) -> Tensor:
+def gaussian_eps(x: Tensor, t: Times) -> Tensor:
     """The exact eps of data that is N(0.3, 0.5²), so every sampler has one right answer."""
-    signal = alpha_bar_of(t).view(-1, 1, 1, 1)
+    signal = alpha_bar_of(torch.as_tensor(t)).view(-1, 1, 1, 1)
     variance = signal * 0.25 + 1 - signal
     return (1 - signal).sqrt() * (x - signal.sqrt() * 0.3) / variance
 
@@ -179,7 +180,7 @@ def test_start_from_a_latent() -> None:
 
 
 def test_guidance_in_one_batch_equals_two_calls() -> None:
-    def network(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def network(x: Tensor, t: Times, context: Tensor) -> Tensor:
         return x * context[:, None, None, None] + t[:, None, None, None]
 
     x, t = torch.randn(2, *SHAPE), torch.tensor([0.5, 0.5])
