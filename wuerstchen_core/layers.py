@@ -18,8 +18,11 @@ from torch.nn import functional as F
 # The namespace that layer classes come from: `torch.nn`, or ComfyUI's `comfy.ops` classes.
 Ops: TypeAlias = ModuleType | type[Any]
 
-# One attention block's keys and values of the text, each B×heads×T×head_dim.
+# One attention block's keys and values of the text, each B×T×C.
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
+
+# How many tokens of an MLP's hidden layer fit into a CPU's cache.
+_TOKENS_IN_CACHE = 64
 
 # Times in [0, 1], 1 = pure noise: one for the whole batch, or a tensor of one for each sample.
 Times: TypeAlias = float | Tensor
@@ -33,6 +36,11 @@ def nchw(x: Tensor) -> Tensor:
 def nhwc(x: Tensor) -> Tensor:
     """B×C×H×W -> B×H×W×C, a view (free of copies when x is channels-last in memory)."""
     return x.permute(0, 2, 3, 1)
+
+
+def first_samples(texts: Sequence[KeyValue], batch: int) -> list[KeyValue]:
+    """Every block's text for the first samples of a batch, views."""
+    return [(key[:batch], value[:batch]) for key, value in texts]
 
 
 def timestep_embedding(t: Tensor, width: int, max_positions: int = 10_000) -> Tensor:
@@ -55,8 +63,22 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
+class GELU(nn.GELU):
+    """Exact GELU; in place where nobody will ask for a gradient.
+
+    Its input is an MLP's hidden layer, four times the width: fresh memory for that costs about as
+    much as the function.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
 class GlobalResponseNorm(nn.Module):
-    """Divides every channel by its share of the image's energy (ConvNeXt V2, section 3.2)."""
+    """Divides every channel by its share of the image's energy (ConvNeXt V2, section 3.2).
+
+    In place where nobody will ask for a gradient.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,23 +86,35 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        # The sum of squares over a whole image overflows float16, so it is taken in float32.
-        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+        energy = _norm_over_image(x)
         share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
         # `.to` of a tensor: hosts that stream weights may keep these elsewhere, and smaller.
         scale = (self.gamma.to(share) * share + 1).to(x.dtype)
-        return torch.addcmul(self.beta.to(x), x, scale)
+        into = None if torch.is_grad_enabled() else x
+        return torch.addcmul(self.beta.to(x), x, scale, out=into)
+
+
+def _norm_over_image(x: Tensor) -> Tensor:
+    """B×H×W×C -> B×1×1×C float32, whose range the squares of float16 would leave."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+    # On the CPU torch walks each channel through all of memory, which takes longer than the MLP's
+    # matrix products. Slices that stay in the cache take a tenth of that.
+    squares = x.new_zeros(len(x), x.shape[-1], dtype=torch.float32)
+    for tokens in x.flatten(1, 2).split(_TOKENS_IN_CACHE, dim=1):
+        squares += tokens.float().square().sum(dim=1)
+    return squares.sqrt()[:, None, None]
 
 
 class ResBlock(nn.Module):
     """Depthwise convolution, norm, and a channelwise MLP with GRN; adds its input.
 
-    `skip_channels` extra channels (the U-net's skip, the image embedding) join after the norm,
-    where they are read by the MLP only (diffusers `ResBlockStageB`; none in Stage C).
+    `extra_channels` (the U-net's skip, the image embedding) join after the norm, where they are
+    read by the MLP only (diffusers `ResBlockStageB`; none in Stage C).
     """
 
     def __init__(
-        self, channels: int, skip_channels: int, kernel_size: int, dropout: float, ops: Ops
+        self, channels: int, extra_channels: int, kernel_size: int, dropout: float, ops: Ops
     ) -> None:
         super().__init__()
         self.depthwise = ops.Conv2d(
@@ -88,18 +122,18 @@ class ResBlock(nn.Module):
         )
         self.norm = ChannelNorm()
         self.channelwise = nn.Sequential(
-            ops.Linear(channels + skip_channels, channels * 4),
-            nn.GELU(),
+            ops.Linear(channels + extra_channels, channels * 4),
+            GELU(),
             GlobalResponseNorm(channels * 4),
             nn.Dropout(dropout),
             ops.Linear(channels * 4, channels),
         )
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         h = self.norm(nhwc(self.depthwise(nchw(x))))
-        if skip is not None:
-            h = torch.cat([h, skip], dim=-1)
-        return x + self.channelwise(h)
+        if extra:
+            h = torch.cat([h, *extra], dim=-1)
+        return self.channelwise(h).add_(x)
 
 
 class TimestepBlock(nn.Module):
@@ -160,15 +194,16 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([ops.Linear(channels, channels), nn.Dropout(dropout)])
 
     def key_value(self, tokens: Tensor) -> KeyValue:
-        return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
+        return self.to_k(tokens), self.to_v(tokens)
 
     def forward(self, tokens: Tensor, extra: KeyValue | None) -> Tensor:
         """tokens: B×N×C attend to themselves first, then to `extra` keys and values."""
         key, value = self.key_value(tokens)
         if extra is not None:
-            key = torch.cat([key, extra[0].to(key.dtype)], dim=2)
-            value = torch.cat([value, extra[1].to(value.dtype)], dim=2)
-        mixed = F.scaled_dot_product_attention(self._split(self.to_q(tokens)), key, value)
+            key = torch.cat([key, extra[0].to(key.dtype)], dim=1)
+            value = torch.cat([value, extra[1].to(value.dtype)], dim=1)
+        query, key, value = (self._split(one) for one in (self.to_q(tokens), key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value)
         out, dropout = self.to_out
         return dropout(out(mixed.transpose(1, 2).flatten(2)))
 
@@ -193,7 +228,7 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor, text: KeyValue | None) -> Tensor:
         tokens = self.norm(x).flatten(1, 2)  # row-major H·W tokens
-        return x + self.attention(tokens, text).unflatten(1, x.shape[1:3])
+        return self.attention(tokens, text).unflatten(1, x.shape[1:3]).add_(x)
 
 
 class ChannelNorm2d(ChannelNorm):

@@ -5,7 +5,7 @@ Sources: diffusers `modeling_wuerstchen_diffnext.py`; dome272/Wuerstchen `module
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from .layers import (
     ResBlock,
     Times,
     TimestepBlock,
+    first_samples,
     in_float32,
     nchw,
     nhwc,
@@ -68,6 +69,11 @@ class StageBContext:
     text: list[KeyValue]
     embedding: list[Tensor | None]
     modulations: Modulations
+
+    def first(self, batch: int) -> "StageBContext":
+        """The same for the first samples alone."""
+        maps = [None if one is None else one[:batch] for one in self.embedding]
+        return replace(self, text=first_samples(self.text, batch), embedding=maps)
 
 
 class StageB(nn.Module):
@@ -227,8 +233,7 @@ def _run_level(
 ) -> Tensor:
     for block in level:
         if isinstance(block, ResBlock):
-            extra = [part for part in (skip, embedding) if part is not None]
-            h = block(h, torch.cat(extra, dim=-1) if extra else None)
+            h = block(h, *(part for part in (skip, embedding) if part is not None))
             skip = None  # only a level's first block reads the skip
         elif isinstance(block, TimestepBlock):
             h = block(h, next(modulations))

@@ -4,7 +4,7 @@ Sources: diffusers `modeling_wuerstchen_prior.py`; dome272/Wuerstchen `modules.p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from .layers import (
     ResBlock,
     Times,
     TimestepBlock,
+    first_samples,
     in_float32,
     nchw,
     nhwc,
@@ -46,6 +47,10 @@ class StageCContext:
 
     text: list[KeyValue]
     modulations: Modulations
+
+    def first(self, batch: int) -> "StageCContext":
+        """The same for the first samples alone."""
+        return replace(self, text=first_samples(self.text, batch))
 
 
 class StageC(nn.Module):
