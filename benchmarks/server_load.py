@@ -35,14 +35,14 @@ QUICK: dict[str, Any] = {
 }
 
 
-def long_prompt() -> dict[str, Any]:
-    """Text to image with as many steps as there can be, so that it samples all the time."""
+def example_prompt(steps: int) -> dict[str, Any]:
+    """Text to image with so many steps a stage."""
     here = Folders(EXAMPLE.parent, EXAMPLE.parent, EXAMPLE.parent)
     with use(HostSurroundings(here)):
         prompt = load_graph(EXAMPLE, default_nodes()).prompt
     for node in prompt.values():
         if "steps" in node["inputs"]:
-            node["inputs"]["steps"] = 1000
+            node["inputs"]["steps"] = steps
     return prompt
 
 
@@ -92,10 +92,13 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(data: Path) -> AsyncIterator[Client]:
+async def serving(data: Path, *options: str) -> AsyncIterator[Client]:
+    """`wuerstchen serve` in a process of its own, over a folder with one small picture."""
+    (data / "input").mkdir()
+    Image.new("RGB", (8, 8), "orange").save(data / "input" / "small.png")
     command = [sys.executable, "-m", "comfyui_wuerstchen.host.cli", "serve", "--port", "0"]
     process = await asyncio.create_subprocess_exec(
-        *command, "--data", str(data), stdout=asyncio.subprocess.PIPE
+        *command, "--data", str(data), *options, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     address = (await process.stdout.readline()).decode().split("/?")[0]
@@ -118,10 +121,16 @@ async def timed(name: str, count: int, act: Callable[[int], Awaitable[Any]]) -> 
     print(f"{name:<42} {parts[49]:8.1f} {parts[98]:8.1f} {max(taken):8.1f}")
 
 
-async def until_sampling(socket: ClientWebSocketResponse) -> None:
+async def until(
+    socket: ClientWebSocketResponse, kind: str, node: str | None = None
+) -> dict[str, Any]:
+    """The data of the next message of this kind, of any node or of this one."""
     async for message in socket:
-        if message.type is WSMsgType.TEXT and message.json()["type"] == "progress":
-            return
+        if message.type is WSMsgType.TEXT:
+            about = message.json()
+            if about["type"] == kind and node in (None, about["data"].get("node")):
+                return about["data"]
+    raise ConnectionError("the server has gone")
 
 
 async def follow(socket: ClientWebSocketResponse) -> None:
@@ -137,8 +146,10 @@ async def measure(client: Client, prompts: int, sockets: int, requests: int) -> 
             await stack.enter_async_context(await client.listen(f"{number}"))
             for number in range(sockets)
         ]
-        await client.post("/prompt", {"prompt": long_prompt(), "client_id": "0", **body})
-        await until_sampling(listeners[0])
+        await client.post(
+            "/prompt", {"prompt": example_prompt(steps=1000), "client_id": "0", **body}
+        )
+        await until(listeners[0], "progress")
         followers = [asyncio.create_task(follow(socket)) for socket in listeners]
 
         print(f"{'ms':<42} {'median':>8} {'p99':>8} {'max':>8}")
@@ -172,10 +183,7 @@ async def main() -> None:
     parser.add_argument("--requests", type=int, default=200, help="of each kind")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder)
-        (data / "input").mkdir()
-        Image.new("RGB", (8, 8), "orange").save(data / "input" / "small.png")
-        async with serving(data) as client:
+        async with serving(Path(folder)) as client:
             await measure(client, arguments.prompts, arguments.sockets, arguments.requests)
 
 

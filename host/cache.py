@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -30,12 +30,59 @@ class CacheLimits:
     weight_bytes: int = 12 << 30
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """`data` are the tensors and arrays inside plain containers; `weights` what loaders gave has
+    under that name, and other nodes' outputs may share."""
+
+    output: NodeOutput
+    data: list[Any]
+    weights: list[Any]
+
+
+class _Holdings:
+    """Things that have `nbytes`; one that several entries hold counts once, until the last of
+    them is gone."""
+
+    def __init__(self) -> None:
+        self._holders: Counter[int] = Counter()
+        self._sizes: dict[int, int] = {}
+        self._light: dict[int, Any] = {}  # nothing as yet: weights come after their loader
+
+    def add(self, things: list[Any]) -> None:
+        for one in things:
+            self._holders[id(one)] += 1
+            if id(one) not in self._sizes:
+                self._light[id(one)] = one
+
+    def remove(self, things: list[Any]) -> None:
+        for one in things:
+            self._holders[id(one)] -= 1
+            if not self._holders[id(one)]:
+                del self._holders[id(one)]
+                self._sizes.pop(id(one), None)
+                self._light.pop(id(one), None)
+
+    def measure(self) -> int:
+        """Bytes of all."""
+        sizes = {key: int(one.nbytes) for key, one in self._light.items()}
+        self._sizes |= {key: size for key, size in sizes.items() if size}
+        self._light = {key: one for key, one in self._light.items() if not sizes[key]}
+        return sum(self._sizes.values())
+
+    def weigh(self, things: list[Any]) -> bool:
+        """Whether any of these takes memory, as last measured."""
+        return any(id(one) in self._sizes for one in things)
+
+
 class OutputCache:
     """Least-recently-used outputs by signature; safe to clear from another thread."""
 
     def __init__(self, limits: CacheLimits) -> None:
         self._limits = limits
-        self._entries: OrderedDict[str, NodeOutput] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._data = _Holdings()
+        self._weights = _Holdings()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -45,57 +92,73 @@ class OutputCache:
     def nbytes(self) -> int:
         """Of tensors and arrays inside plain containers."""
         with self._lock:
-            return sum(_nbytes(output.values) for output in self._entries.values())
+            return self._data.measure()
 
     def __contains__(self, signature: str) -> bool:
         return signature in self._entries
 
     def get(self, signature: str) -> NodeOutput | None:
         with self._lock:
-            output = self._entries.get(signature)
-            if output is not None:
-                self._entries.move_to_end(signature)
-            return output
+            entry = self._entries.get(signature)
+            if entry is None:
+                return None
+            self._entries.move_to_end(signature)
+            return entry.output
 
     def put(self, signature: str, output: NodeOutput) -> None:
+        if not self._limits.entries:
+            return
+        entry = _Entry(output, *_things_in(output.values))
         with self._lock:
-            self._entries[signature] = output
-            self._entries.move_to_end(signature)
+            if signature in self._entries:
+                self._drop(signature)
+            self._entries[signature] = entry
+            self._data.add(entry.data)
+            self._weights.add(entry.weights)
             while len(self._entries) > self._limits.entries:
-                self._entries.popitem(last=False)
-            # Measured anew each time: a network's weights come after its loader gave it.
-            self._shrink(_nbytes, self._limits.bytes, kept=0)
-            self._shrink(_weight_bytes, self._limits.weight_bytes, kept=1)
+                self._drop(next(iter(self._entries)))
+            self._shrink(self._data, self._limits.bytes, kept=0)
+            self._shrink(self._weights, self._limits.weight_bytes, kept=1)
 
     def clear(self) -> None:
         with self._lock:
-            self._entries.clear()
+            for signature in list(self._entries):
+                self._drop(signature)
 
-    def _shrink(self, measure: Callable[[Any], int], limit: int, kept: int) -> None:
+    def _drop(self, signature: str) -> None:
+        entry = self._entries.pop(signature)
+        self._data.remove(entry.data)
+        self._weights.remove(entry.weights)
+
+    def _shrink(self, holdings: _Holdings, limit: int, kept: int) -> None:
         """Drops the oldest entries that weigh anything until the rest fits; `kept` stay anyway."""
-        sizes = {key: measure(output.values) for key, output in self._entries.items()}
-        heavy = [key for key, size in sizes.items() if size]
-        total = sum(sizes.values())
-        for key in heavy[: len(heavy) - kept]:
-            if total <= limit:
+        if holdings.measure() <= limit:
+            return
+        things = {key: entry.data + entry.weights for key, entry in self._entries.items()}
+        heavy = [key for key, held in things.items() if holdings.weigh(held)]
+        for signature in heavy[: len(heavy) - kept]:
+            self._drop(signature)
+            if holdings.measure() <= limit:
                 return
-            total -= sizes[key]
-            del self._entries[key]
 
 
-def _nbytes(value: Any) -> int:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return int(value.nbytes)
-    return sum(map(_nbytes, _inside(value)))
-
-
-def _weight_bytes(value: Any) -> int:
-    """What the value itself says of the weights that it holds."""
-    own = getattr(value, "weight_bytes", 0)
-    return own if isinstance(own, int) and own else sum(map(_weight_bytes, _inside(value)))
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple, set)) else ()
+def _things_in(values: Any) -> tuple[list[Any], list[Any]]:
+    """Tensors and arrays inside plain containers, and the weights of what else is there."""
+    data: list[Any] = []
+    weights: list[Any] = []
+    waiting = [values]
+    opened: set[int] = set()  # a list may hold itself
+    while waiting:
+        value = waiting.pop()
+        if id(value) in opened:
+            continue
+        opened.add(id(value))
+        if isinstance(value, (list, tuple, set)):
+            waiting += value
+        elif isinstance(value, (torch.Tensor, np.ndarray)):
+            data.append(value)
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(getattr(getattr(value, "weights", None), "nbytes", None), int):
+            weights.append(value.weights)
+    return data, weights

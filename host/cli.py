@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,9 +13,16 @@ from collections.abc import Sequence
 from .commands import COMMANDS
 from .exit_codes import CANCELLED
 
+# transformers imports torchao where it is installed, which warns of kernels for other machines.
+_NOISY = ("torchao", "torch.utils._pytree")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 done · 1 failed while running · 2 bad arguments or graph · 130 cancelled."""
+    # Python would search all that is loaded for garbage before it ends, which takes a second.
+    atexit.register(gc.freeze)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(prog="wuerstchen", description="Würstchen v2 as a graph.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -11,9 +11,10 @@ from uuid import uuid4
 import torch
 
 from ..nodes.runtime import PreviewMaps
+from ..wuerstchen_core.optimize import Optimization
 from .cache import CacheLimits, OutputCache
 from .declarations import NodeRegistry, Prompt
-from .folders import Folders
+from .folders import Folders, HostSurroundings
 from .instances import Instances
 from .messages import OnEvent
 from .report import RunResult
@@ -33,10 +34,12 @@ class Executor:
         folders: Folders,
         limits: CacheLimits | None = None,
         previews: PreviewMaps | None = None,
+        optimization: Optimization | None = None,
     ) -> None:
         self.registry = registry
         self.folders = folders
         self.previews = previews
+        self.optimization = optimization or Optimization()
         self.cache = OutputCache(limits or CacheLimits())
         self._instances = Instances()
 
@@ -55,18 +58,24 @@ class Executor:
         `outputs` come from `validate`. Setting `cancel` stops the run at the next step of the
         node at work. Events come in the caller's thread, which must have no event loop running.
         """
+        extra_data = extra_data or {}
+        # A setting of the canvas; any other method of ComfyUI's means previews as they are here.
+        shows_previews = extra_data.get("preview_method") != "none"
         run = Run(
             # The nodes may keep or change the prompt they are given; the caller's stays as it is.
             prompt=copy.deepcopy(prompt),
             registry=self.registry,
-            folders=self.folders,
+            surroundings=HostSurroundings(
+                self.folders,
+                cancel or Event(),
+                previews=self.previews if shows_previews else None,
+                optimization=self.optimization,
+            ),
             cache=self.cache,
             instances=self._instances,
             prompt_id=prompt_id or str(uuid4()),
-            extra_data=extra_data or {},
+            extra_data=extra_data,
             on_event=on_event,
-            cancel=cancel or Event(),
-            previews=self.previews,
         )
         with torch.inference_mode():
             result = run.execute(outputs)

@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from ..wuerstchen_core.errors import Cancelled
+from ..wuerstchen_core.optimize import Optimization
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +42,7 @@ class HostSurroundings:
     cancel: Event = field(default_factory=Event)
     on_progress: ProgressHook | None = None
     previews: PreviewMaps | None = None
+    optimization: Optimization = Optimization()
 
     def models_dirs(self, kind: str) -> list[Path]:
         # One set of folders for every kind: what a file is comes from its keys.

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .dynamic_graph import DynamicGraph
+from .plain import plain
 
 # `on_event(type, data)`. All data is plain JSON, except `preview`, whose "image" is a PIL image.
+# Other messages share parts of it, so it must not be changed below its first level.
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -22,7 +24,7 @@ class Messages:
         self._progress: dict[str, dict[str, Any]] = {}
 
     def send(self, kind: str, **data: Any) -> None:
-        self._on_event(kind, {**data, "prompt_id": self._prompt_id})
+        self._on_event(kind, {**plain(data), "prompt_id": self._prompt_id})
 
     def send_timed(self, kind: str, **data: Any) -> None:
         self.send(kind, **data, timestamp=int(time.time() * 1000))
@@ -44,7 +46,8 @@ class Messages:
         self._set_progress(node_id, value, maximum, "running")
         self.send("progress", value=value, max=maximum, node=node_id)
         if preview is not None:
-            self.send("preview", **self._place(node_id), image=preview)
+            about = plain(self._place(node_id))
+            self._on_event("preview", {**about, "image": preview, "prompt_id": self._prompt_id})
 
     def executed(self, node_id: str, ui: dict[str, Any] | None) -> None:
         shown = self._graph.get_display_node_id(node_id)
@@ -55,14 +58,11 @@ class Messages:
         self._set_progress(node_id, maximum, maximum, "finished")
 
     def _set_progress(self, node_id: str, value: float, maximum: float, state: str) -> None:
-        self._progress[node_id] = {
-            "value": value,
-            "max": maximum,
-            "state": state,
-            **self._place(node_id),
-            "prompt_id": self._prompt_id,
-        }
-        self.send("progress_state", nodes={k: dict(v) for k, v in self._progress.items()})
+        about = {"value": value, "max": maximum, "state": state, **self._place(node_id)}
+        self._progress[node_id] = plain({**about, "prompt_id": self._prompt_id})
+        # All nodes in each message, as in ComfyUI; made plain one by one, so that it costs little.
+        nodes = dict(self._progress)
+        self._on_event("progress_state", {"nodes": nodes, "prompt_id": self._prompt_id})
 
     def _place(self, node_id: str) -> dict[str, Any]:
         return {

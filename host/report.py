@@ -13,6 +13,7 @@ from ..wuerstchen_core.errors import WuerstchenError
 from .dynamic_graph import DynamicGraph
 from .messages import Messages, OnEvent
 from .node_call import Inputs
+from .plain import plain
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class NodeFailure:
 
 @dataclass
 class RunResult:
-    """`outputs` and `meta` are what ComfyUI's history holds, by node id."""
+    """`outputs` and `meta` are what ComfyUI's history holds, by node id, as plain JSON."""
 
     status: Literal["success", "error", "cancelled"]
     prompt_id: str
@@ -47,9 +48,9 @@ class Report:
 
     def ui(self, node_id: str, ui: dict[str, Any] | None) -> None:
         if ui:
-            self.result.outputs[node_id] = ui
-            self.result.meta[node_id] = self.messages.meta(node_id)
-            self.messages.executed(node_id, ui)
+            self.result.outputs[node_id] = plain(ui)
+            self.result.meta[node_id] = plain(self.messages.meta(node_id))
+            self.messages.executed(node_id, self.result.outputs[node_id])
 
     def blocked(self, node_id: str, message: str) -> None:
         """A blocker with a message: an error to those who listen, but the run goes on."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from threading import Event
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from typing import Any
 
-from ..nodes.runtime import PreviewMaps, is_out_of_memory, use
+from ..nodes.runtime import is_out_of_memory, use
 from ..wuerstchen_core.errors import Cancelled
 from .cache import NodeOutput, OutputCache
-from .declarations import Declaration, NodeRegistry, Prompt, is_link
+from .declarations import NodeRegistry, Prompt, is_link
 from .dynamic_graph import DynamicGraph
-from .folders import Folders, HostSurroundings
+from .folders import HostSurroundings
+from .graph_nodes import GraphNodes
 from .instances import Instances
 from .messages import OnEvent
 from .node_call import (
@@ -27,6 +27,7 @@ from .node_call import (
     read_answers,
     socket_values,
 )
+from .read_ahead import ReadAhead
 from .report import Report, RunResult
 from .schedule import Schedule
 from .signatures import Signatures
@@ -44,34 +45,30 @@ class Run:
         *,
         prompt: Prompt,
         registry: NodeRegistry,
-        folders: Folders,
+        surroundings: HostSurroundings,
         cache: OutputCache,
         instances: Instances,
         prompt_id: str,
         extra_data: Mapping[str, Any],
         on_event: OnEvent,
-        cancel: Event,
-        previews: PreviewMaps | None,
     ) -> None:
-        self._registry = registry
-        self._folders = folders
+        """surroundings: of the nodes; their progress goes to `on_event`."""
+        self._around = surroundings
+        self._cancel = surroundings.cancel
         self._cache = cache
-        self._instances = instances
         self._extra_data = extra_data
-        self._cancel = cancel
-        # A setting of the canvas; any other method of ComfyUI's means previews as they are here.
-        self._previews = None if extra_data.get("preview_method") == "none" else previews
         self._graph = DynamicGraph(prompt)
+        self._nodes = GraphNodes(self._graph, registry, instances)
         self._report = Report(prompt_id, self._graph, on_event)
-        self._signatures = Signatures(self._graph, registry, self._declaration)
-        self._schedule = Schedule(self._graph, self._declaration, self._has_output)
-        self._declarations: dict[str, Declaration] = {}
+        self._signatures = Signatures(self._graph, self._nodes)
+        self._schedule = Schedule(self._graph, self._nodes, self._has_output)
+        self._read_ahead = ReadAhead(self._graph, self._nodes, self._schedule, self._cancel)
         self._given: dict[str, NodeOutput] = {}
         self._expanded: dict[str, Returned] = {}
 
     def execute(self, outputs: Sequence[str]) -> RunResult:
         self._report.messages.send_timed("execution_start")
-        with self._surroundings(None):
+        with use(self._around), closing(self._read_ahead):
             try:
                 asyncio.run(self._run_all(outputs))
                 self._report.messages.send_timed("execution_success")
@@ -88,17 +85,17 @@ class Run:
                 for task in [task for task in tasks if task.done()]:
                     tasks.discard(task)
                     task.result()
-                ready = sorted(self._schedule.ready(), key=self._urgency)
-                if not ready:
+                node_id = self._schedule.take()
+                if node_id is None:
                     await asyncio.wait(
                         tasks, timeout=BACKGROUND_POLL_S, return_when=asyncio.FIRST_COMPLETED
                     )
-                elif self._is_async(ready[0]):
-                    self._schedule.hold(ready[0])
-                    tasks.add(asyncio.create_task(self._run_node(ready[0])))
+                elif self._nodes.is_async(node_id):
+                    tasks.add(asyncio.create_task(self._run_node(node_id)))
                 else:
-                    await self._run_node(ready[0])
-                    await asyncio.sleep(0)  # let background nodes go on
+                    await self._run_node(node_id)
+                    if tasks:
+                        await asyncio.sleep(0)  # let background nodes go on
         except _Failed:
             raise
         except Exception as error:
@@ -120,7 +117,8 @@ class Run:
         ]
         self._report.messages.send_timed("execution_cached", nodes=cached)
         for node_id in cached:
-            shows_always = getattr(self._class(node_id), "HAS_INTERMEDIATE_OUTPUT", False)
+            node_class = self._nodes.class_of(node_id)
+            shows_always = getattr(node_class, "HAS_INTERMEDIATE_OUTPUT", False)
             if shows_always and node_id not in outputs and self._has_output(node_id):
                 self._report.ui(node_id, self._given[node_id].ui)
         for node_id in outputs:
@@ -135,13 +133,15 @@ class Run:
             expanded = self._expanded.pop(node_id, None)
             if expanded is None:
                 self._report.messages.started(node_id)
-                declaration = self._declaration(node_id)
+                declaration = self._nodes.declaration(node_id)
                 inputs, missing = gather_inputs(
                     self._graph, node_id, declaration, self._values_of, self._extra_data
                 )
                 with self._surroundings(node_id):
                     if await self._asks_for_more(node_id, inputs, missing):
                         return
+                    if not self._nodes.is_async(node_id):
+                        self._read_ahead.start(inputs, self._given)
                     expanded, blocked = await self._call(node_id, inputs)
                 self._report.ui(node_id, expanded.ui)
                 if any(isinstance(call, Expansion) for call in expanded.calls):
@@ -164,9 +164,9 @@ class Run:
 
     async def _asks_for_more(self, node_id: str, inputs: Inputs, missing: set[str]) -> bool:
         """Lets a node with lazy inputs say which of the missing ones it wants."""
-        instance = self._instance(node_id)
+        instance = self._nodes.instance(node_id)
         ask = getattr(instance, "check_lazy_status", None)
-        named = self._declaration(node_id).named
+        named = self._nodes.declaration(node_id).named
         if ask is None or not any(spec.options.get("lazy") for spec in named.values()):
             return False
         as_lists = bool(getattr(instance, "INPUT_IS_LIST", False))
@@ -179,7 +179,7 @@ class Run:
 
     async def _call(self, node_id: str, inputs: Inputs) -> tuple[Returned, bool]:
         """Calls the node; the flag says that a blocker kept at least one call from being made."""
-        instance = self._instance(node_id)
+        instance = self._nodes.instance(node_id)
         function = getattr(instance, instance.FUNCTION)
         blocked = False
 
@@ -208,11 +208,11 @@ class Run:
             if not isinstance(call, Expansion):
                 continue
             for new_id, node in call.graph.items():
-                if node["class_type"] not in self._registry:
+                if not self._nodes.knows(node["class_type"]):
                     raise ValueError(f"the node expands into the unknown {node['class_type']}")
                 shown = node.get("override_display_id", node_id)
                 self._graph.add_ephemeral_node(new_id, node, node_id, shown)
-                if getattr(self._registry[node["class_type"]], "OUTPUT_NODE", False) is True:
+                if self._nodes.is_output(new_id):
                     wanted.append(new_id)
             wanted += [value[0] for value in call.result if is_link(value)]
         for new_id in wanted:
@@ -220,7 +220,7 @@ class Run:
         self._schedule.require(node_id, wanted)
 
     def _keep(self, node_id: str, returned: Returned, cacheable: bool) -> None:
-        node_class = self._class(node_id)
+        node_class = self._nodes.class_of(node_id)
         sockets = len(getattr(node_class, "RETURN_TYPES", ()))
         is_list = tuple(getattr(node_class, "OUTPUT_IS_LIST", ()))
         calls = [
@@ -230,7 +230,7 @@ class Run:
             for call in returned.calls
         ]
         output = NodeOutput(merge_calls(calls, sockets), returned.ui)
-        self._given[node_id] = output
+        self._give(node_id, output)
         if cacheable:
             self._cache.put(self._signatures.of(node_id), output)
         self._report.result.executed.append(node_id)
@@ -260,12 +260,11 @@ class Run:
             self._report.cancelled(node_id)
             raise _Failed
 
-    def _surroundings(self, node_id: str | None) -> AbstractContextManager[None]:
+    def _surroundings(self, node_id: str) -> AbstractContextManager[None]:
         def step(value: int, total: int, preview: Any) -> None:
-            if node_id is not None:
-                self._report.messages.stepped(node_id, float(value), float(total), preview)
+            self._report.messages.stepped(node_id, float(value), float(total), preview)
 
-        return use(HostSurroundings(self._folders, self._cancel, step, self._previews))
+        return use(replace(self._around, on_progress=step))
 
     def _has_output(self, node_id: str) -> bool:
         """Whether the node's outputs are at hand; what the cache knows is pinned for this run."""
@@ -273,31 +272,12 @@ class Run:
             known = self._cache.get(self._signatures.of(node_id))
             if known is None:
                 return False
-            self._given[node_id] = known
+            self._give(node_id, known)
         return True
+
+    def _give(self, node_id: str, output: NodeOutput) -> None:
+        self._given[node_id] = output
+        self._read_ahead.note(output)
 
     def _values_of(self, node_id: str) -> list[list[Any]] | None:
         return self._given[node_id].values if node_id in self._given else None
-
-    def _urgency(self, node_id: str) -> tuple[bool, bool]:
-        """Background nodes start first, then pictures come out as early as they can."""
-        is_output = getattr(self._class(node_id), "OUTPUT_NODE", False) is True
-        return not self._is_async(node_id), not is_output
-
-    def _is_async(self, node_id: str) -> bool:
-        node_class = self._class(node_id)
-        return inspect.iscoroutinefunction(getattr(node_class, node_class.FUNCTION, None))
-
-    def _class(self, node_id: str) -> Any:
-        return self._registry[self._graph.get_node(node_id)["class_type"]]
-
-    def _instance(self, node_id: str) -> Any:
-        class_type = self._graph.get_node(node_id)["class_type"]
-        make: Callable[[], Any] = self._registry[class_type]
-        return self._instances.get(node_id, class_type, make)
-
-    def _declaration(self, node_id: str) -> Declaration:
-        class_type = self._graph.get_node(node_id)["class_type"]
-        if class_type not in self._declarations:
-            self._declarations[class_type] = Declaration(self._registry[class_type])
-        return self._declarations[class_type]

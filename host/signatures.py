@@ -6,12 +6,13 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from .declarations import Declaration, NodeRegistry, is_link, unwrapped
+from .declarations import is_link, unwrapped
 from .dynamic_graph import DynamicGraph
+from .graph_nodes import GraphNodes
 
 logger = logging.getLogger(__name__)
 
@@ -19,15 +20,9 @@ logger = logging.getLogger(__name__)
 class Signatures:
     """The signatures of one run. What cannot be compared gets one that never comes again."""
 
-    def __init__(
-        self,
-        graph: DynamicGraph,
-        registry: NodeRegistry,
-        declaration: Callable[[str], Declaration],
-    ) -> None:
+    def __init__(self, graph: DynamicGraph, nodes: GraphNodes) -> None:
         self._graph = graph
-        self._registry = registry
-        self._declaration = declaration
+        self._nodes = nodes
         self._known: dict[str, str] = {}
 
     def of(self, node_id: str) -> str:
@@ -39,37 +34,30 @@ class Signatures:
 
     async def prepare(self, node_id: str) -> None:
         """Signs the node and its ancestors, ancestors first."""
-        waiting = [node_id]
-        opened: set[str] = set()
-        while waiting:
-            current = waiting[-1]
-            fresh = [
-                origin
-                for origin in self._origins(current)
-                if origin not in self._known and origin not in opened
-            ]
-            if current in self._known:
-                waiting.pop()
-            elif fresh and current not in opened:
-                opened.add(current)
-                waiting += fresh
-            else:
-                opened.add(current)
+        opened = {node_id}
+        path = [] if node_id in self._known else [(node_id, self._origins(node_id))]
+        while path:
+            current, origins = path[-1]
+            fresh = next((o for o in origins if o not in self._known and o not in opened), None)
+            if fresh is None:
                 self._known[current] = await self._sign(current)
-                waiting.pop()
+                path.pop()
+            else:
+                opened.add(fresh)
+                path.append((fresh, self._origins(fresh)))
 
-    def _origins(self, node_id: str) -> list[str]:
+    def _origins(self, node_id: str) -> Iterator[str]:
         inputs = self._graph.get_node(node_id)["inputs"]
-        return [v[0] for v in inputs.values() if is_link(v) and self._graph.has_node(v[0])]
+        return (v[0] for v in inputs.values() if is_link(v) and self._graph.has_node(v[0]))
 
     async def _sign(self, node_id: str) -> str:
         node = self._graph.get_node(node_id)
-        node_class = self._registry[node["class_type"]]
-        hidden = self._declaration(node_id).hidden.values()
+        node_class = self._nodes.class_of(node_id)
+        hidden = self._nodes.declaration(node_id).hidden.values()
         is_personal = getattr(node_class, "NOT_IDEMPOTENT", False) or "UNIQUE_ID" in hidden
         inputs = {
             # On a circle an ancestor has no signature yet; such a node never runs.
-            name: {"from": self._known.get(value[0], _never()), "slot": int(value[1])}
+            name: {"from": self._known.get(value[0]) or _never(), "slot": int(value[1])}
             if is_link(value)
             else {"value": unwrapped(value)}
             for name, value in node["inputs"].items()
@@ -91,7 +79,7 @@ class Signatures:
         ask = getattr(node_class, "IS_CHANGED", None)
         if ask is None:
             return None
-        declaration = self._declaration(node_id)
+        declaration = self._nodes.declaration(node_id)
         inputs = {
             name: None if is_link(value) else unwrapped(value)
             for name, value in self._graph.get_node(node_id)["inputs"].items()

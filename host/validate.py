@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .declarations import Declaration, InputSpec, NodeRegistry, Prompt, is_finite, is_link
-from .validate_graph import find_cycles, upstream
+from .validate_graph import find_cycles, links_of, upstream
 from .validate_values import check_value, types_fit
 
 Error = dict[str, Any]
@@ -54,11 +54,12 @@ def validate(
 
 
 def _validate_outputs(prompt: Prompt, registry: NodeRegistry, outputs: list[str]) -> Validation:
-    reach = {output: upstream(prompt, output) for output in outputs}
+    links = links_of(prompt)
+    reach = {output: upstream(links, output) for output in outputs}
     reachable = set().union(*reach.values())
     checker = _NodeChecker(prompt, registry)
     errors = {node_id: checker.check(node_id) for node_id in prompt if node_id in reachable}
-    for node_id, error in find_cycles(prompt, outputs):
+    for node_id, error in find_cycles(prompt, links, outputs):
         errors[node_id].insert(0, error)
 
     result = Validation()

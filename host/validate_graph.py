@@ -7,29 +7,35 @@ from typing import Any
 
 from .declarations import Prompt, is_link
 
+Links = dict[str, list[str]]  # the existing nodes that feed each node
 
-def linked_nodes(prompt: Prompt, node_id: str) -> list[str]:
-    """The existing nodes that feed this node."""
-    inputs = prompt[node_id].get("inputs")
+
+def links_of(prompt: Prompt) -> Links:
+    return {node_id: _linked_nodes(prompt, node.get("inputs")) for node_id, node in prompt.items()}
+
+
+def _linked_nodes(prompt: Prompt, inputs: Any) -> list[str]:
     if not isinstance(inputs, dict):
         return []
     origins = [value[0] for value in inputs.values() if is_link(value)]
     return [origin for origin in dict.fromkeys(origins) if origin in prompt]
 
 
-def upstream(prompt: Prompt, node_id: str) -> set[str]:
+def upstream(links: Links, node_id: str) -> set[str]:
     """The node and everything it depends on."""
     seen = {node_id}
     waiting = [node_id]
     while waiting:
-        for origin in linked_nodes(prompt, waiting.pop()):
+        for origin in links[waiting.pop()]:
             if origin not in seen:
                 seen.add(origin)
                 waiting.append(origin)
     return seen
 
 
-def find_cycles(prompt: Prompt, outputs: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_cycles(
+    prompt: Prompt, links: Links, outputs: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields one `dependency_cycle` error for each node that lies on a circle of links."""
     done: set[str] = set()
     reported: set[str] = set()
@@ -38,7 +44,7 @@ def find_cycles(prompt: Prompt, outputs: list[str]) -> Iterator[tuple[str, dict[
             continue
         path = [output]
         on_path = {output}
-        branches = [iter(linked_nodes(prompt, output))]
+        branches = [iter(links[output])]
         while branches:
             origin = next(branches[-1], None)
             if origin is None:
@@ -54,7 +60,7 @@ def find_cycles(prompt: Prompt, outputs: list[str]) -> Iterator[tuple[str, dict[
             elif origin not in done:
                 path.append(origin)
                 on_path.add(origin)
-                branches.append(iter(linked_nodes(prompt, origin)))
+                branches.append(iter(links[origin]))
 
 
 def _cycle_error(prompt: Prompt, cycle: list[str], node_id: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..problems import describe_problems
 from ..progress_view import ProgressView
 from ..registry import Nodes, default_nodes
 from ..report import RunResult
+from ..switches import add_switches, read_switches
 from ..validate import validate
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
@@ -73,6 +74,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the graph's inputs and stop")
     parser.add_argument("--json", action="store_true", help="print one event a line as JSON")
+    add_switches(parser)
     parser.set_defaults(handler=handle)
 
 
@@ -95,6 +97,7 @@ def handle(arguments: argparse.Namespace, nodes: Nodes | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, nodes: Nodes, folders: Folders) -> int:
+    switches = read_switches(arguments)
     for folder in arguments.models:
         if not folder.is_dir():
             raise WuerstchenError(f"--models '{folder}' is not a folder; name one that exists.")
@@ -113,7 +116,9 @@ def _run(arguments: argparse.Namespace, nodes: Nodes, folders: Folders) -> int:
             _complain(arguments.json, problem)
         return BAD_REQUEST
     _prepare(folders)
-    result = _execute(arguments.json, graph, nodes, folders, validation.outputs)
+    # One prompt in a process: nothing would ever be asked of the cache again.
+    executor = Executor(nodes.classes, folders, CacheLimits(entries=0), optimization=switches)
+    result = _execute(arguments.json, graph, executor, validation.outputs)
     return _report(result, graph, folders, arguments.json)
 
 
@@ -145,11 +150,7 @@ def _prepare(folders: Folders) -> None:
         ) from error
 
 
-def _execute(
-    as_json: bool, graph: GraphFile, nodes: Nodes, folders: Folders, outputs: list[str]
-) -> RunResult:
-    # One prompt in a process: nothing would ever be asked of the cache again.
-    executor = Executor(nodes.classes, folders, CacheLimits(entries=0))
+def _execute(as_json: bool, graph: GraphFile, executor: Executor, outputs: list[str]) -> RunResult:
     with cancel_on_signals() as cancel, ProgressView(graph.prompt, quiet=as_json) as view:
         listener: OnEvent = _print_event if as_json else view.on_event
         return executor.run(

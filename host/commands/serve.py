@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from ...wuerstchen_core.errors import WuerstchenError
 from ..exit_codes import BAD_REQUEST, DONE
 from ..interrupt import cancel_on_signals
+from ..switches import add_switches, read_switches
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -76,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="cancel what was running when the server ended, instead of trying it again",
     )
+    add_switches(parser)
     parser.set_defaults(handler=handle)
 
 
@@ -100,6 +102,7 @@ def handle(arguments: argparse.Namespace) -> int:
             no_auth=arguments.no_auth,
             allowed_hosts=tuple(arguments.allow_host),
             skip_unfinished=arguments.skip_unfinished,
+            optimization=read_switches(arguments),
         )
         listener = _listen(settings.host, settings.port)
         with listener, assemble(settings) as app:

@@ -15,6 +15,7 @@ from aiohttp import web
 from ...nodes.preview_store import PreviewStore
 from ...wuerstchen_core.errors import WuerstchenError
 from ...wuerstchen_core.files import PARTIAL_PREFIX
+from ...wuerstchen_core.optimize import Optimization
 from ..executor import Executor
 from ..folder_lock import FolderInUse, clean_output, folder_lock
 from ..folders import Folders
@@ -49,6 +50,7 @@ class ServeSettings:
     no_auth: bool = False
     allowed_hosts: tuple[str, ...] = ()
     skip_unfinished: bool = False
+    optimization: Optimization = Optimization()
 
 
 @contextmanager
@@ -143,7 +145,10 @@ def _host(
     _forget_previews(folders.temp, store)
     hub = Hub()
     previews = PreviewStore(user / PREVIEW_MAPS)
-    worker = Worker(Executor(nodes.classes, folders, previews=previews), store, hub.send)
+    executor = Executor(
+        nodes.classes, folders, previews=previews, optimization=settings.optimization
+    )
+    worker = Worker(executor, store, hub.send)
     return Host(folders, user, nodes, tuple(packs), store, worker, hub, log)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from .database import open_database
 from .records import (
     FINISHED,
     STATUSES,
@@ -34,29 +34,7 @@ logger = logging.getLogger(__name__)
 
 KEPT_HISTORY = 10_000  # finished jobs; the oldest go first
 SUSPICIOUS_STARTS = 3
-LOCKED_S = 30.0  # how long to wait for another program that has the database open
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    entered INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    number REAL NOT NULL,
-    status TEXT NOT NULL,
-    starts INTEGER NOT NULL DEFAULT 0,    -- how often it ran until the process ended
-    create_time INTEGER NOT NULL,
-    workflow_id TEXT,
-    duration INTEGER NOT NULL DEFAULT 0,  -- ms
-    finished INTEGER,                     -- order in the history
-    summary TEXT NOT NULL,
-    result TEXT,                          -- JSON: {outputs, status, meta}
-    request TEXT NOT NULL                 -- JSON: [prompt, extra_data, targets]
-);
--- Wide enough that finding jobs does not read the rows, which are large.
-CREATE INDEX IF NOT EXISTS by_place ON jobs (status, number, entered, id);
-CREATE INDEX IF NOT EXISTS by_finish ON jobs (finished, id);
-CREATE INDEX IF NOT EXISTS by_time ON jobs (status, create_time, duration, workflow_id);
-PRAGMA user_version = 1;
-"""
 _WHOLE = "number, id, request, result, status"
 _REMAINING = "status IN ('pending', 'in_progress')"
 _SORTED_BY = {"created_at": "create_time", "execution_duration": "duration"}
@@ -75,7 +53,7 @@ class JobStore:
 
     def __init__(self, path: Path, try_again: bool = True) -> None:
         self._lock = RLock()
-        self._db = _open(path)
+        self._db = open_database(path)
         self._recover(try_again)
         self._remaining = self._count_remaining()
 
@@ -122,8 +100,11 @@ class JobStore:
         return job
 
     def claim(self) -> Job | None:
-        """The next prompt, now `in_progress`; None when nothing waits."""
-        with self._transaction() as db:
+        """The next prompt, now `in_progress`; None when nothing waits.
+
+        A power cut may undo that, so that the prompt waits again.
+        """
+        with self._transaction(lasting=False) as db:
             row = db.execute(
                 f"SELECT {_WHOLE} FROM jobs WHERE status = 'pending'"
                 " ORDER BY number, entered LIMIT 1"
@@ -274,8 +255,10 @@ class JobStore:
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """`lasting`: waits for the disk, so that what is written survives a power cut."""
         with self._lock:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -286,34 +269,6 @@ class JobStore:
                 if self._db.in_transaction:  # SQLite ends it itself when the disk is full
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        # Not a database any more: what is left of it is kept for whoever can mend it.
-        broken = path.with_name(f"{path.name}.broken-{int(time.time())}")
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(f"{path.name}{suffix}")
-            if part.exists():
-                part.replace(broken.with_name(f"{broken.name}{suffix}"))
-        logger.error("'%s' cannot be read (%s); it is now '%s'", path.name, error, broken.name)
-        return _connect(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=LOCKED_S)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # an accepted prompt survives a power cut
-        db.executescript(_SCHEMA)
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _marks(values: Iterable[Any]) -> str:

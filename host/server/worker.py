@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock, Thread
 from typing import Any
@@ -37,7 +36,6 @@ HISTORY_MESSAGES = frozenset(
 TOLD_TO_ALL = frozenset({"progress_state", "progress", "preview", "execution_interrupted"})
 STATUS_OF: dict[str, Status] = {"success": "completed", "error": "failed", "cancelled": "cancelled"}
 RETRY_S = 1.0
-MAX_INT_BITS = 1024  # Python refuses to write very large numbers
 
 
 @dataclass
@@ -114,10 +112,11 @@ class Worker:
 
     def _take_turn(self) -> None:
         self._wake.clear()
+        running = self._keep_trying(self._claim)
+        # After the claim, so that it counts for a prompt that was sent after it.
         if self._free_asked.is_set():
             self._free_asked.clear()
             self._free()
-        running = self._keep_trying(self._claim)
         if running is None:
             self._wake.wait()
             return
@@ -156,8 +155,6 @@ class Worker:
         messages: list[Message] = []
 
         def on_event(kind: str, data: dict[str, Any]) -> None:
-            if kind != "preview":
-                data = _plain(data)
             if kind == "execution_error":
                 data["exception_message"] = without_places(data["exception_message"])
             if kind in HISTORY_MESSAGES:
@@ -179,7 +176,7 @@ class Worker:
                 cancel=running.cancel,
             )
             status = STATUS_OF[result.status]
-            outputs, meta = _plain(result.outputs), _plain(result.meta)
+            outputs, meta = result.outputs, result.meta
         except BaseException:
             # A prompt of an earlier server whose nodes are gone now, a node that ends the
             # process (`sys.exit`), or a mistake of ours: the queue must go on.
@@ -232,16 +229,3 @@ def _unrunnable(job: Job) -> dict[str, Any]:
         "current_outputs": [],
         "timestamp": int(time.time() * 1000),
     }
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it; nodes of other people may give anything to show."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-        return hex(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -370,23 +371,49 @@ def test_the_cache_is_bounded_in_number_and_bytes():
     assert len(cache) == 0 and cache.nbytes == 0
 
 
-def test_networks_are_bounded_apart_and_the_last_one_stays():
-    class Loaded:
-        def __init__(self, size):
-            self.weight_bytes = size
+class Loaded:
+    """What a loader gives: weights of so many bytes."""
 
+    def __init__(self, weights):
+        self.weights = weights
+
+    @classmethod
+    def of(cls, size):
+        return cls(SimpleNamespace(nbytes=size))
+
+
+def test_networks_are_bounded_apart_and_the_last_one_stays():
     cache = OutputCache(CacheLimits(bytes=1000, weight_bytes=100))
     cache.put("picture", NodeOutput([[torch.zeros(10)]]))
-    cache.put("old", NodeOutput([[Loaded(80)]]))
-    lazy = Loaded(0)  # reads its weights when it is first used
+    cache.put("old", NodeOutput([[Loaded.of(80)]]))
+    lazy = Loaded.of(0)  # reads its weights when it is first used
     cache.put("new", NodeOutput([[lazy]]))
     assert "old" in cache
-    lazy.weight_bytes = 500
+    lazy.weights.nbytes = 500
     cache.put("text", NodeOutput([["a word"]]))
     assert [name in cache for name in ("picture", "old", "new", "text")] == [
         True,
         False,
         True,
+        True,
+    ]
+
+
+def test_networks_that_several_outputs_share_weigh_once():
+    def loaded(weights):
+        return NodeOutput([[Loaded(weights)], [Loaded.of(1)]])
+
+    cache = OutputCache(CacheLimits(weight_bytes=100))
+    shared = SimpleNamespace(nbytes=90)
+    for name in ("loader", "other loader", "optimized"):
+        cache.put(name, loaded(shared))
+    assert len(cache) == 3  # 93 bytes
+    cache.put("large", loaded(SimpleNamespace(nbytes=70)))
+    # The shared weights are gone only with the last that holds them.
+    assert [name in cache for name in ("loader", "other loader", "optimized", "large")] == [
+        False,
+        False,
+        False,
         True,
     ]
 

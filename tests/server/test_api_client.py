@@ -93,8 +93,9 @@ async def test_text_to_image(server: ServerProcess) -> None:
         assert json.loads(opened.text["prompt"]) == prompt
         pixels = np.asarray(opened)
     assert pixels.std() > 10  # not one colour
-    samplers = {node_id for node_id, node in prompt.items() if "Sampler" in node["class_type"]}
-    assert {node_id for node_id, _ in client.steps} == samplers
+    in_steps = ("Sampler", "Decode")
+    reporting = {key for key, node in prompt.items() if node["class_type"].endswith(in_steps)}
+    assert {node_id for node_id, _ in client.steps} == reporting
     for preview in client.previews:  # a client that knows no feature flags gets them bare
         with Image.open(io.BytesIO(preview)) as opened:
             assert opened.format == "JPEG"

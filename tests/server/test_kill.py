@@ -92,12 +92,12 @@ def partials(data: Path) -> set[Path]:
 
 
 def in_progress(data: Path) -> int:
-    with closing(sqlite3.connect(data / "user" / "wuerstchen.db")) as db:
-        try:
+    try:
+        with closing(sqlite3.connect(data / "user" / "wuerstchen.db")) as db:
             query = "SELECT count(*) FROM jobs WHERE status = 'in_progress'"
             return db.execute(query).fetchone()[0]
-        except sqlite3.OperationalError:  # killed before there was a table
-            return 0
+    except sqlite3.OperationalError:  # killed before there was a folder or a table
+        return 0
 
 
 def test_nothing_is_lost_by_fifty_kills(nursery: Nursery, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from comfyui_wuerstchen.host.server import store as store_module
+from comfyui_wuerstchen.host.server import database
 from comfyui_wuerstchen.host.server.records import Job, detail
 from comfyui_wuerstchen.host.server.store import DuplicateJob, JobStore
 
@@ -202,7 +202,7 @@ def test_only_what_waits_leaves_the_queue(store: JobStore) -> None:
 
 
 def test_the_oldest_history_goes_first(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "KEPT_HISTORY", 3)
+    monkeypatch.setattr("comfyui_wuerstchen.host.server.store.KEPT_HISTORY", 3)
     for number in range(5):
         add(store, f"{number}")
         run_next(store)
@@ -222,7 +222,7 @@ def test_an_error_in_the_middle_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program holds the file, and then lets go."""
-    monkeypatch.setattr(store_module, "LOCKED_S", 0.0)
+    monkeypatch.setattr(database, "LOCKED_S", 0.0)
     store = JobStore(path)
     add(store, "a")
     other = sqlite3.connect(path, isolation_level=None)

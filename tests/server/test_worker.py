@@ -14,7 +14,7 @@ import pytest
 
 from comfyui_wuerstchen.host.executor import Executor
 from comfyui_wuerstchen.host.folders import Folders
-from comfyui_wuerstchen.host.server import store as store_module
+from comfyui_wuerstchen.host.server import database
 from comfyui_wuerstchen.host.server.store import JobStore
 from comfyui_wuerstchen.host.server.worker import Worker
 from comfyui_wuerstchen.nodes.runtime import surroundings
@@ -298,7 +298,7 @@ def test_a_listener_that_fails_does_no_harm(bench: Bench) -> None:
 def test_the_queue_waits_while_the_database_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "LOCKED_S", 0.0)
+    monkeypatch.setattr(database, "LOCKED_S", 0.0)
     Gate.entered, Gate.opened = Event(), Event()
     bench = Bench(tmp_path)
     failures = count_failures(bench, monkeypatch)
@@ -327,7 +327,7 @@ def test_stopping_while_the_database_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finished prompt could not be kept as such: it is in the queue again."""
-    monkeypatch.setattr(store_module, "LOCKED_S", 0.0)
+    monkeypatch.setattr(database, "LOCKED_S", 0.0)
     Gate.entered, Gate.opened = Event(), Event()
     bench = Bench(tmp_path)
     failures = count_failures(bench, monkeypatch)
