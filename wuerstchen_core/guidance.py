@@ -1,7 +1,8 @@
-"""Classifier-free guidance (Ho and Salimans 2022)."""
+"""Classifier-free guidance (Ho and Salimans 2022), over all times or a part of them
+(Kynkäänniemi et al. 2024)."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +13,39 @@ from .layers import Times
 Predict: TypeAlias = Callable[[Tensor, Times], Tensor]
 # The same with what the network's `prepare` gave.
 Network: TypeAlias = Callable[[Tensor, Times, Any], Tensor]
+# What `prepare` reads, each B×…; None for what is not wired.
+Conditions: TypeAlias = tuple[Tensor | None, ...]
+
+
+class Context(Protocol):
+    def first(self, batch: int) -> Any:
+        """The same context for its first samples alone."""
+
+
+def predictor(
+    network: Network,
+    prepare: Callable[..., Context],
+    positive: Conditions,
+    negative: Conditions | None = None,
+    scale: float = 1.0,
+    end: float = 0.0,
+) -> Predict:
+    """(x, t) -> eps, guided away from `negative` at times above `end`; None: never.
+
+    Past `end` the unconditional branch is not run, which halves the work. Both branches share a
+    batch where their conditions have the same shapes.
+    """
+    if negative is None:
+        return plain(network, prepare(*positive))
+    if [_shape(a) for a in positive] == [_shape(b) for b in negative]:
+        both = prepare(*map(_joined, positive, negative))
+        batch = next(len(a) for a in positive if a is not None)
+        conditional = plain(network, both.first(batch))
+        whole = guided(network, both, scale)
+    else:
+        conditional = plain(network, prepare(*positive))
+        whole = guided_separately(conditional, plain(network, prepare(*negative)), scale)
+    return guided_until(end, whole, conditional)
 
 
 def guided(network: Network, context: Any, scale: float) -> Predict:
@@ -45,3 +79,20 @@ def guided_separately(conditional: Predict, unconditional: Predict, scale: float
         return torch.lerp(unconditional(x, t), conditional(x, t), scale)
 
     return predict
+
+
+def guided_until(end: float, whole: Predict, conditional: Predict) -> Predict:
+    """`whole` at times above `end`, from there on the conditional branch alone; t: one time."""
+
+    def predict(x: Tensor, t: Times) -> Tensor:
+        return whole(x, t) if t > end else conditional(x, t)
+
+    return predict
+
+
+def _shape(condition: Tensor | None) -> torch.Size | None:
+    return None if condition is None else condition.shape
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.cat([first, second])

@@ -15,8 +15,16 @@ class SampleNoise:
     """
 
     def __init__(self, seeds: Iterable[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(seed % _SEEDS) for seed in seeds]
+        self._seeds = tuple(seeds)
+        self._generators = [torch.Generator().manual_seed(seed % _SEEDS) for seed in self._seeds]
 
-    def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """shape: of one sample, without the batch -> batch×shape float32 on the CPU."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self._generators])
+    def of(self, samples: slice) -> "SampleNoise":
+        """The noise of a part of the batch, from its first draw on."""
+        return SampleNoise(self._seeds[samples])
+
+    def draw(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+        """shape: of one sample, without the batch -> batch×shape float32 on the device."""
+        noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators])
+        if torch.device(device).type == "cuda":  # from pinned memory a copy waits for nothing
+            return noise.pin_memory().to(device, non_blocking=True)
+        return noise.to(device)

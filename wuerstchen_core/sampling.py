@@ -1,8 +1,6 @@
-"""Samplers: from noise to x0 along a descending list of times.
+"""Sampling: from noise to x0 along a descending list of times, with a solver of `solvers.py`.
 
-Every sampler is a function of (eps model, x, times, noise); one callback a step carries progress,
-preview and cancel. Sources: diffusers `scheduling_ddpm_wuerstchen.py`; DDIM (Song et al. 2021);
-DPM-Solver++ 2M (Lu et al. 2022, algorithm 2).
+One callback a step carries progress, preview and cancel.
 """
 
 import math
@@ -16,8 +14,9 @@ from .errors import SettingError
 from .guidance import Predict
 from .noise import SampleNoise
 from .schedule import add_noise, alpha_bar, check_times
+from .solvers import SOLVERS, Estimate
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+SAMPLERS = tuple(SOLVERS)
 
 
 @dataclass(frozen=True)
@@ -59,47 +58,12 @@ def sample(
         known = ", ".join(SAMPLERS)
         raise SettingError(f"sampler_name {sampler_name!r} is unknown; choose one of {known}.")
     walk = check_times(times)
-    before: tuple[float, Tensor] | None = None  # the last step's time and x0, for 2M
+    solver = SOLVERS[sampler_name](noise)
     for step, (t, t_next) in enumerate(zip(walk, walk[1:], strict=False)):
         eps = model(x, t)
         signal = alpha_bar(t)
         x0 = (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal)
         if callback is not None:
             callback(StepInfo(step, len(walk) - 1, t, t_next, x0))
-        if sampler_name == "ddpm":
-            x = _ddpm_step(x, eps, t, t_next, noise.draw(tuple(x.shape[1:])).to(x))
-        elif sampler_name == "ddim":
-            x = math.sqrt(alpha_bar(t_next)) * x0 + math.sqrt(1 - alpha_bar(t_next)) * eps
-        else:
-            x = _dpmpp_2m_step(x, x0, t, t_next, before)
-            before = (t, x0)
+        x = solver.step(x, Estimate(t, eps, x0), t_next)
     return x
-
-
-def _ddpm_step(x: Tensor, eps: Tensor, t: float, t_next: float, noise: Tensor) -> Tensor:
-    """`DDPMWuerstchenScheduler.step`: the posterior mean plus noise; none is added at t = 0."""
-    signal, signal_next = alpha_bar(t), alpha_bar(t_next)
-    alpha = signal / signal_next
-    mean = (x - (1 - alpha) / math.sqrt(1 - signal) * eps) / math.sqrt(alpha)
-    if t_next == 0:
-        return mean
-    return mean + math.sqrt((1 - alpha) * (1 - signal_next) / (1 - signal)) * noise
-
-
-def _dpmpp_2m_step(
-    x: Tensor, x0: Tensor, t: float, t_next: float, before: tuple[float, Tensor] | None
-) -> Tensor:
-    """One step of the second-order multistep solver for x0; first order where there is no past."""
-    h = _half_log_snr(t_next) - _half_log_snr(t)
-    estimate = x0
-    if before is not None and h > 0:
-        ratio = (_half_log_snr(t) - _half_log_snr(before[0])) / h
-        if ratio > 0:
-            estimate = x0 + (x0 - before[1]) / (2 * ratio)
-    sigma, sigma_next = math.sqrt(1 - alpha_bar(t)), math.sqrt(1 - alpha_bar(t_next))
-    return sigma_next / sigma * x - math.sqrt(alpha_bar(t_next)) * math.expm1(-h) * estimate
-
-
-def _half_log_snr(t: float) -> float:
-    signal = alpha_bar(t)
-    return 0.5 * math.log(signal / (1 - signal))

@@ -68,6 +68,22 @@ def times(scheduler: str, steps: int, denoise: float = 1.0) -> list[float]:
     return whole[-steps - 1 :]
 
 
+def thinned(walk: Sequence[float], change: float) -> list[float]:
+    """The times left when the model is called only where x has moved by `change` of its length.
+
+    To use a call's result again for the next step is to leave that step out: while x0 and eps stay
+    the same, every solver makes one step of two. How far x moves then, the angle between
+    (sqrt(alpha_bar), sqrt(1 - alpha_bar)) at both times for x0 and eps of unit variance, depends
+    on the times alone, so a batch and its singles skip the same steps. The first and the last step
+    are always taken; 0 takes all.
+    """
+    kept = list(walk[:1])
+    for t in walk[1:-2]:
+        if _angle(kept[-1]) - _angle(t) >= change:
+            kept.append(t)
+    return kept + list(walk[1:][-2:])
+
+
 def check_times(values: Sequence[float]) -> list[float]:
     """A custom list of times as floats: strictly descending, in [0, 1], at least two."""
     result = [float(v) for v in values]
@@ -77,6 +93,10 @@ def check_times(values: Sequence[float]) -> list[float]:
             f"times are {result}; at least two strictly descending values from 1 to 0 are expected."
         )
     return result
+
+
+def _angle(t: float) -> float:
+    return math.acos(math.sqrt(alpha_bar(t)))
 
 
 def _two_slopes(steps: int, share: float) -> list[float]:

@@ -140,7 +140,8 @@ def test_a_batch_equals_its_singles(name: str) -> None:
     assert torch.equal(run([3, 4, 5])[1:2], run([4]))
 
 
-def test_the_callback_sees_every_step_and_can_cancel() -> None:
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_callback_sees_every_step_and_can_cancel(name: str) -> None:
     seen: list[StepInfo] = []
 
     def record(info: StepInfo) -> None:
@@ -153,7 +154,7 @@ def test_the_callback_sees_every_step_and_can_cancel() -> None:
             gaussian_eps,
             torch.zeros(1, *SHAPE),
             times("uniform", 5),
-            "ddpm",
+            name,
             SampleNoise([0]),
             record,
         )
