@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
+
+from .compile import compiled
 from .errors import SettingError
+from .offload import offload
+from .quantise import quantiser
+from .residency import Network, place
 
 COMPILE = ("off", "blocks", "cuda_graphs")
 STORAGE = ("as_loaded", "int8", "float8")
@@ -50,3 +56,25 @@ class Optimization:
                 "CUDA graphs hold the addresses of the weights; choose residency resident, or "
                 "compile blocks."
             )
+
+
+# What a loader does unless told otherwise: nothing.
+PLAIN = Optimization()
+
+
+def placed(
+    network: Network, device: torch.device, dtype: torch.dtype, optimization: Optimization
+) -> Network:
+    """A network as it was read -> one that computes on `device`, as the switches tell.
+
+    The given one is not to be used any more. What is not to stay on the device does not pass
+    through it here either. Raises SettingError for a storage whose library is missing.
+    """
+    resident = optimization.residency == "resident"
+    rests_on = device if resident else torch.device("cpu")
+    place(network, rests_on, dtype, then=quantiser(network, optimization.storage))
+    if optimization.compile != "off":
+        network = compiled(network, cuda_graphs=optimization.compile == "cuda_graphs")
+    if not resident:
+        offload(network, device, streamed=optimization.residency == "streamed")
+    return network

@@ -1,8 +1,8 @@
 """The stages composed, for Python users, tests and benchmarks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -18,7 +18,9 @@ from .errors import SettingError
 from .generate import SamplerSettings, decode_pixels, sample_stage_b, sample_stage_c
 from .geometry import Geometry
 from .noise import SampleNoise
+from .optimize import PLAIN, Optimization
 from .pictures import to_pil
+from .read_ahead import ReadAhead, ready
 from .sampling import StepInfo
 from .stage_a import StageA
 from .stage_b import StageB
@@ -28,8 +30,10 @@ from .text_encoder import TextEncoder
 # ("stage_c" or "stage_b", step) after each call of a model; raise from it to cancel.
 PipelineCallback = Callable[[str, StepInfo], None]
 
+T = TypeVar("T")
+Loader = Callable[[Path, str, torch.device | None, Optimization], T]
 
-@dataclass(frozen=True)
+
 class Pipeline:
     """Text to pictures.
 
@@ -37,29 +41,71 @@ class Pipeline:
     >>> pipe("a large red star on a blue background", width=256, height=256)[0].save("star.png")
     """
 
-    stage_c: StageC
-    stage_b: StageB
-    stage_a: StageA
-    prior_text_encoder: TextEncoder
-    decoder_text_encoder: TextEncoder
+    def __init__(
+        self,
+        stage_c: StageC | ReadAhead[StageC],
+        stage_b: StageB | ReadAhead[StageB],
+        stage_a: StageA | ReadAhead[StageA],
+        prior_text_encoder: TextEncoder | ReadAhead[TextEncoder],
+        decoder_text_encoder: TextEncoder | ReadAhead[TextEncoder],
+        optimization: Optimization = PLAIN,
+    ) -> None:
+        """Parts that are ready, or to be read. Of `optimization` only what steps do counts here;
+        the rest has been done to the parts."""
+        self._stage_c, self._stage_b, self._stage_a = stage_c, stage_b, stage_a
+        self._prior_text_encoder = prior_text_encoder
+        self._decoder_text_encoder = decoder_text_encoder
+        self.optimization = optimization
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, dtype: str = "auto", device: str | torch.device | None = None
+        cls,
+        folder: str | Path,
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+        optimization: Optimization = PLAIN,
     ) -> "Pipeline":
-        """Loads what lies side by side in `folder` (see `checkpoints.find_parts`).
+        """Opens what lies side by side in `folder` (see `checkpoints.find_parts`).
 
-        dtype: "auto", "float32", "bfloat16" or "float16". Raises CheckpointError.
+        dtype: "auto", "float32", "bfloat16" or "float16". Raises CheckpointError where a part is
+        missing. A part is read when it is first needed, and the next one meanwhile; so a damaged
+        one raises CheckpointError only then.
         """
         parts = find_parts(Path(folder))
         where = torch.device(device) if device is not None else None
+
+        def later(part: str, load: Loader[T], then: ReadAhead[Any] | None) -> ReadAhead[T]:
+            path = parts.require(part)
+            return ReadAhead(lambda: load(path, dtype, where, optimization), then)
+
+        stage_a = later("stage_a", load_stage_a, None)
+        stage_b = later("stage_b", load_stage_b, stage_a)
+        stage_c = later("stage_c", load_stage_c, stage_b)
+        decoder_text_encoder = later("decoder_text_encoder", load_text_encoder, stage_c)
+        prior_text_encoder = later("prior_text_encoder", load_text_encoder, decoder_text_encoder)
         return cls(
-            load_stage_c(parts.require("stage_c"), dtype, where),
-            load_stage_b(parts.require("stage_b"), dtype, where),
-            load_stage_a(parts.require("stage_a"), dtype, where),
-            load_text_encoder(parts.require("prior_text_encoder"), dtype, where),
-            load_text_encoder(parts.require("decoder_text_encoder"), dtype, where),
+            stage_c, stage_b, stage_a, prior_text_encoder, decoder_text_encoder, optimization
         )
+
+    @property
+    def stage_c(self) -> StageC:
+        return ready(self._stage_c)
+
+    @property
+    def stage_b(self) -> StageB:
+        return ready(self._stage_b)
+
+    @property
+    def stage_a(self) -> StageA:
+        return ready(self._stage_a)
+
+    @property
+    def prior_text_encoder(self) -> TextEncoder:
+        return ready(self._prior_text_encoder)
+
+    @property
+    def decoder_text_encoder(self) -> TextEncoder:
+        return ready(self._decoder_text_encoder)
 
     def __call__(
         self,
@@ -95,28 +141,50 @@ class Pipeline:
             )
         geometry = Geometry(width, height)
 
+        # In this order: while one of these works, the next is read.
+        text_c = _encoded(self.prior_text_encoder, prompts, negative_prompt)
+        text_b = _encoded(self.decoder_text_encoder, prompts, negative_prompt)
         latent = torch.zeros(len(prompts), self.stage_c.config.c_in, *geometry.stage_c)
         embedding = sample_stage_c(
             self.stage_c,
-            self.prior_text_encoder.encode(prompts),
-            self.prior_text_encoder.encode([negative_prompt]),
+            *text_c,
             latent,
             SampleNoise(seeds),
-            SamplerSettings(steps, cfg, sampler_name, scheduler),
+            self._settings(steps, cfg, sampler_name, scheduler),
             _named(callback, "stage_c"),
         )
         latent = sample_stage_b(
             self.stage_b,
             embedding,
-            self.decoder_text_encoder.encode(prompts),
-            self.decoder_text_encoder.encode([negative_prompt]),
+            *text_b,
             None,
             SampleNoise(seeds),
-            SamplerSettings(decoder_steps, decoder_cfg, sampler_name, decoder_scheduler),
+            self._settings(decoder_steps, decoder_cfg, sampler_name, decoder_scheduler),
             _named(callback, "stage_b"),
         )
         pixels = geometry.crop(decode_pixels(self.stage_a, latent))
         return [to_pil(picture) for picture in pixels]
+
+    def _settings(
+        self, steps: int, cfg: float, sampler_name: str, scheduler: str
+    ) -> SamplerSettings:
+        return SamplerSettings(
+            steps,
+            cfg,
+            sampler_name,
+            scheduler,
+            step_cache=self.optimization.step_cache,
+            guidance_end=self.optimization.guidance_end,
+        )
+
+
+def _encoded(
+    encoder: TextEncoder, prompts: Sequence[str], negative: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of each prompt, and of the negative one; equal texts are encoded once."""
+    texts = list(dict.fromkeys([*prompts, negative]))
+    states = dict(zip(texts, encoder.encode(texts), strict=True))
+    return torch.stack([states[text] for text in prompts]), states[negative][None]
 
 
 def _named(callback: PipelineCallback | None, stage: str) -> Callable[[StepInfo], None] | None:

@@ -1,9 +1,11 @@
 """Where weights live and in which dtype: policy, kept out of the networks."""
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import SettingError
 
@@ -19,6 +21,11 @@ class KeepsFloat32(Protocol):
     """A network that names the modules whose weights are never cast down."""
 
     def float32_modules(self) -> tuple[nn.Module, ...]: ...
+
+
+def float32_modules(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules of a network whose weights are never cast down."""
+    return network.float32_modules() if isinstance(network, KeepsFloat32) else ()
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -56,23 +63,71 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return _BY_NAME[name]
 
 
-def place(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+def place(
+    network: Network,
+    device: torch.device,
+    dtype: torch.dtype,
+    then: Callable[[nn.Module], object] | None = None,
+) -> Network:
     """Moves and casts a network's weights for inference, one tensor at a time.
 
     What `float32_modules()` names stays float32. All weights become copies: those mapped from a
     file lie at odd addresses, where kernels round differently, and pin the file.
+    then: called with each module once its own weights are placed.
     """
-    tensors = (*network.parameters(), *network.buffers())
-    kept = network.float32_modules() if isinstance(network, KeepsFloat32) else ()
-    in_float32 = {id(t) for module in kept for t in (*module.parameters(), *module.buffers())}
-    for tensor in tensors:
-        if tensor.is_floating_point():
-            target = torch.float32 if id(tensor) in in_float32 else dtype
-            tensor.data = tensor.data.to(device, target, copy=True)
-        else:
-            tensor.data = tensor.data.to(device, copy=True)
+    exact = {inner for module in float32_modules(network) for inner in module.modules()}
     network.eval().requires_grad_(False)
+    for module in network.modules():
+        for tensor in own_tensors(module).values():
+            if tensor.is_floating_point():
+                target = torch.float32 if module in exact else dtype
+                tensor.data = tensor.data.to(device, target, copy=True)
+            else:
+                tensor.data = tensor.data.to(device, copy=True)
+        if then is not None:
+            then(module)
     return network
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers that a module itself holds."""
+    both = (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+    return dict(chain(*both))
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """What a network's weights take in memory."""
+    tensors = chain(network.parameters(), network.buffers())
+    return sum(plain.nbytes for tensor in tensors for plain in plain_tensors(tensor))
+
+
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors that really hold memory: a quantised one is made of several."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    names, _ = _flattened(tensor)
+    for name in names:
+        yield from plain_tensors(getattr(tensor, name))
+
+
+def rebuilt(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The tensor with each plain one inside replaced by `change` of it; a parameter stays one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        changed = change(tensor.detach())
+    else:
+        names, about = _flattened(tensor)
+        inner = {name: rebuilt(getattr(tensor, name), change) for name in names}
+        unflatten: Any = type(tensor).__tensor_unflatten__  # type: ignore[attr-defined]
+        changed = unflatten(inner, about, tensor.shape, tensor.stride())
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(changed, requires_grad=tensor.requires_grad)
+    return changed
+
+
+def _flattened(tensor: Any) -> tuple[list[str], Any]:
+    """The protocol that torch.compile too uses for tensors made of tensors."""
+    return tensor.__tensor_flatten__()
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .offload import at_work
+from .residency import device_of
+
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -45,10 +48,12 @@ class TextEncoder:
             truncation=True,
             return_tensors="pt",
         )
-        device = self.network.device
-        states = self.network(
-            input_ids=tokens.input_ids.to(device), attention_mask=tokens.attention_mask.to(device)
-        )
+        device = device_of(self.network)
+        with at_work(self.network):
+            states = self.network(
+                input_ids=tokens.input_ids.to(device),
+                attention_mask=tokens.attention_mask.to(device),
+            )
         return states.last_hidden_state
 
     def cut_off(self, text: str) -> str:

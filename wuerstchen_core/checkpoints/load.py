@@ -9,7 +9,8 @@ import torch
 from ..errors import ForeignCheckpointError, MismatchedCheckpointError
 from ..fold import fold_embedding_mappers
 from ..image_encoder import ImageEncoder
-from ..residency import Network, pick_device, pick_dtype, place
+from ..optimize import PLAIN, Optimization, placed
+from ..residency import Network, pick_device, pick_dtype
 from ..stage_a import StageA
 from ..stage_b import StageB
 from ..stage_c import StageC
@@ -32,21 +33,31 @@ from .source import find_source, read_source
 CLIP_H_WIDTH = 1024  # v2 priors read CLIP-bigG, 1280 wide
 
 
-def load_stage_c(path: Path, dtype: str = "auto", device: torch.device | None = None) -> StageC:
+def load_stage_c(
+    path: Path,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
+) -> StageC:
     """A folder with config.json and weights, or a file of weights -> Stage C.
 
-    dtype: a name of `residency.DTYPES`; device: None picks the best. Raises CheckpointError,
-    and SettingError for a dtype that the device cannot use; so do the other loaders.
+    dtype: a name of `residency.DTYPES`; device: where it computes, None picks the best. Raises
+    CheckpointError, and SettingError for a dtype that the device cannot use; so do the other
+    loaders.
     """
-    return _load(STAGE_C, path, dtype, device)
+    return _load(STAGE_C, path, dtype, device, optimization)
 
 
 def load_stage_b(
-    path: Path, dtype: str = "auto", device: torch.device | None = None, fold: bool = True
+    path: Path,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
+    fold: bool = True,
 ) -> StageB:
     """Like `load_stage_c`. fold: see `fold.py`; training and saving need the unfolded form."""
     if not fold:
-        return _load(STAGE_B, path, dtype, device)
+        return _load(STAGE_B, path, dtype, device, optimization)
     device = device or pick_device()
     target = pick_dtype(dtype, device)
     weights = open_weights(STAGE_B, path)
@@ -54,29 +65,41 @@ def load_stage_b(
         lambda: StageB(weights.config, folded=True),
         fold_embedding_mappers(weights.state, weights.config, target),
     )
-    return place(network, device, target)
+    return placed(network, device, target, optimization)
 
 
-def load_stage_a(path: Path, dtype: str = "auto", device: torch.device | None = None) -> StageA:
+def load_stage_a(
+    path: Path,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
+) -> StageA:
     """Like `load_stage_c`."""
-    return _load(STAGE_A, path, dtype, device)
+    return _load(STAGE_A, path, dtype, device, optimization)
 
 
 def load_image_encoder(
-    path: Path, dtype: str = "auto", device: torch.device | None = None
+    path: Path,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
 ) -> ImageEncoder:
     """Like `load_stage_c`; takes the `effnet_state_dict` of a file that also holds Stage B."""
-    return _load(IMAGE_ENCODER, path, dtype, device)
+    return _load(IMAGE_ENCODER, path, dtype, device, optimization)
 
 
 def _load(
-    architecture: Architecture[Network], path: Path, dtype: str, device: torch.device | None
+    architecture: Architecture[Network],
+    path: Path,
+    dtype: str,
+    device: torch.device | None,
+    optimization: Optimization,
 ) -> Network:
     device = device or pick_device()
     target = pick_dtype(dtype, device)
     weights = open_weights(architecture, path)
     network = filled(lambda: architecture.build(weights.config), weights.state)
-    return place(network, device, target)
+    return placed(network, device, target, optimization)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import MismatchedCheckpointError, MissingPartError, UnreadableCheckpointError
-from ..residency import pick_device, pick_dtype, place
+from ..optimize import PLAIN, Optimization, placed
+from ..residency import pick_device, pick_dtype
 from ..text_encoder import TextEncoder
 from .detect import Kind
 from .fit import completed, filled, problems_of, state_of_kind
@@ -22,7 +23,10 @@ PREFIX = "text_model."
 
 
 def load_text_encoder(
-    path: Path, dtype: str = "auto", device: torch.device | None = None
+    path: Path,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
 ) -> TextEncoder:
     """A `text_encoder` folder, with the tokenizer in it or in `tokenizer` beside it.
 
@@ -32,8 +36,13 @@ def load_text_encoder(
     device = device or pick_device()
     target = pick_dtype(dtype, device)
     weights = open_text_encoder(path)
-    network = _filled_tower(weights.config, weights.state, path)
-    return TextEncoder(weights.tokenizer, place(network, device, target))
+    network = _filled_tower(weights.config, _fitting(weights, path))
+    return TextEncoder(weights.tokenizer, placed(network, device, target, optimization))
+
+
+def check_text_encoder(path: Path) -> None:
+    """Raises CheckpointError where `load_text_encoder` would, without filling a tower."""
+    _fitting(open_text_encoder(path), path)
 
 
 @dataclass(frozen=True)
@@ -57,16 +66,24 @@ def open_text_encoder(path: Path) -> TowerWeights:
     return TowerWeights(_read_config(folder), state, _read_tokenizer(folder))
 
 
-def _filled_tower(config: "CLIPTextConfig", state: State, path: Path) -> "CLIPTextModel":
+def _fitting(weights: TowerWeights, path: Path) -> State:
+    """The weights by the names that this transformers gives them, exactly those of the tower."""
     from transformers import CLIPTextModel
 
     with torch.device("meta"):
-        expected = CLIPTextModel(config).state_dict()
+        expected = CLIPTextModel(weights.config).state_dict()
+    state = weights.state
     if any(name.startswith(PREFIX) for name in expected):  # transformers 4
         state = {PREFIX + name: value for name, value in state.items()}
     if problems := problems_of(state, expected):
         raise MismatchedCheckpointError(f"{path} does not fit: {'; '.join(problems)}.")
-    network = filled(lambda: CLIPTextModel(config), completed(state, expected))
+    return completed(state, expected)
+
+
+def _filled_tower(config: "CLIPTextConfig", state: State) -> "CLIPTextModel":
+    from transformers import CLIPTextModel
+
+    network = filled(lambda: CLIPTextModel(config), state)
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta:  # position_ids, which no file needs to hold: 0, 1, 2, …
             owner, _, leaf = name.rpartition(".")
