@@ -51,7 +51,8 @@ class StageADecode:
 
     def decode(self, stage_a: Part[StageA], samples: Latent) -> tuple[Tensor]:
         with runtime.running(lambda: stage_a.ready(samples["samples"].shape)) as network:
-            pixels = decode_pixels(network, samples["samples"])
+            progress = runtime.surroundings().progress
+            pixels = decode_pixels(network, samples["samples"], progress)
         previews.learn(samples, pixels)
         size = samples.get(SIZE_KEY)
         if size is not None and Geometry(*size).canvas == tuple(pixels.shape[-2:]):
@@ -85,7 +86,8 @@ class StageAEncode:
         with runtime.running(
             lambda: stage_a.ready((len(pixels), STAGE_B_CHANNELS, *geometry.stage_b))
         ) as network:
-            return (_latent(encode_pixels(network, canvas), geometry),)
+            progress = runtime.surroundings().progress
+            return (_latent(encode_pixels(network, canvas, progress), geometry),)
 
 
 class ImageEncode:

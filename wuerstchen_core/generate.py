@@ -5,42 +5,63 @@ latents in embedding space (B×16×h×w), Stage B latents in VQ space (B×4×H×
 in [0, 1]. Everything returned is float32 on the CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .autoencode import Progress, decode, encode
 from .errors import WireError
 from .geometry import stage_b_grid
-from .guidance import Predict, guided, guided_separately, plain
+from .guidance import predictor
 from .image_encoder import ImageEncoder, encode_picture
+from .memory import samples_at_once
 from .noise import SampleNoise
+from .offload import with_weights
+from .parts import in_parts
 from .residency import device_of
 from .sampling import Callback, sample, start_from
-from .schedule import times
+from .schedule import thinned, times
 from .stage_a import StageA
 from .stage_b import VQ_SCALE, StageB, StageBContext
-from .stage_c import StageC, from_embedding, to_embedding
+from .stage_c import StageC, StageCContext, from_embedding, to_embedding
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """The settings that both samplers share; the names are those of ComfyUI's KSampler."""
+    """The settings that both samplers share; the names are those of ComfyUI's KSampler.
+
+    step_cache, guidance_end: see `optimize.Optimization`.
+    """
 
     steps: int
     cfg: float
     sampler_name: str = "ddpm"
     scheduler: str = "default"
     denoise: float = 1.0
+    step_cache: float = 0.0
+    guidance_end: float = 1.0
 
     @property
     def guides(self) -> bool:
         """As in the reference, guidance takes part only above a scale of 1."""
         return self.cfg > 1
 
+    @property
+    def walk(self) -> list[float]:
+        """The times of the model's calls and the one to end at; empty at a strength of 0."""
+        return thinned(times(self.scheduler, self.steps, self.denoise), self.step_cache)
+
+    @property
+    def guided_above(self) -> float:
+        """The time from which on guidance takes no part."""
+        walk = times(self.scheduler, self.steps, self.denoise)
+        return walk[round(self.guidance_end * (len(walk) - 1))]
+
 
 @torch.no_grad()
+@with_weights
 def sample_stage_c(
     stage_c: StageC,
     positive: Tensor,
@@ -58,33 +79,40 @@ def sample_stage_c(
     """
     config, device, batch = stage_c.config, device_of(stage_c), len(latent)
     _check_latent(latent, config.c_in, "Stage C", "Würstchen Empty Latent or Image Encode")
-    walk = times(settings.scheduler, settings.steps, settings.denoise)
+    walk = settings.walk
     if not walk:
         return latent.float().cpu()
-    states = _batch_of(positive, batch, config.c_cond, "Stage C").to(device)
-    if settings.guides:
-        if negative is None:
-            raise WireError(
-                f"cfg is {settings.cfg}, which needs a negative conditioning; wire an empty text "
-                "to `negative`, or set cfg to 1."
-            )
-        other = _batch_of(negative, batch, config.c_cond, "Stage C").to(device)
-        if other.shape == states.shape:
-            model = guided(stage_c, stage_c.prepare(torch.cat([states, other]), walk), settings.cfg)
-        else:
-            model = guided_separately(
-                plain(stage_c, stage_c.prepare(states, walk)),
-                plain(stage_c, stage_c.prepare(other, walk)),
-                settings.cfg,
-            )
-    else:
-        model = plain(stage_c, stage_c.prepare(states, walk))
-    start = noise.draw(tuple(latent.shape[1:])).to(device)
-    x = start_from(from_embedding(latent), walk[0], start)
-    return to_embedding(sample(model, x, walk, settings.sampler_name, noise, callback)).cpu()
+    if settings.guides and negative is None:
+        raise WireError(
+            f"cfg is {settings.cfg}, which needs a negative conditioning; wire an empty text "
+            "to `negative`, or set cfg to 1."
+        )
+
+    def prepare(states: Tensor) -> StageCContext:
+        return stage_c.prepare(states, walk)
+
+    def run(part: slice, callback: Callback | None) -> Tensor:
+        def states(text: Tensor) -> Tensor:
+            return _batch_of(text, batch, config.c_cond, "Stage C")[part].to(device)
+
+        model = predictor(
+            stage_c,
+            prepare,
+            (states(positive),),
+            (states(negative),) if settings.guides and negative is not None else None,
+            settings.cfg,
+            settings.guided_above,
+        )
+        draws = noise.of(part)
+        start = draws.draw(tuple(latent.shape[1:]), device)
+        x = start_from(from_embedding(latent[part]), walk[0], start)
+        return to_embedding(sample(model, x, walk, settings.sampler_name, draws, callback)).cpu()
+
+    return in_parts(run, batch, _at_once(stage_c, latent.shape, settings), callback)
 
 
 @torch.no_grad()
+@with_weights
 def sample_stage_b(
     stage_b: StageB,
     embedding: Tensor,
@@ -118,7 +146,7 @@ def sample_stage_b(
             f"denoise is {settings.denoise}, which starts from a picture; wire a Stage B latent "
             "to `latent_image`, or set denoise to 1."
         )
-    walk = times(settings.scheduler, settings.steps, settings.denoise)
+    walk = settings.walk
     if not walk:
         assert latent is not None
         return (latent * VQ_SCALE).cpu()
@@ -126,65 +154,57 @@ def sample_stage_b(
     def prepare(embedding: Tensor, text: Tensor | None) -> StageBContext:
         return stage_b.prepare(embedding, (height, width), text, walk)
 
-    model = _stage_b_model(stage_b, prepare, embedding, positive, negative, settings)
-    start = noise.draw((config.c_in, height, width)).to(device)
-    x = start_from(latent, walk[0], start)
-    return (sample(model, x, walk, settings.sampler_name, noise, callback) * VQ_SCALE).cpu()
+    def run(part: slice, callback: Callback | None) -> Tensor:
+        def states(text: Tensor | None) -> Tensor | None:
+            if text is None:
+                return None
+            return _batch_of(text, batch, config.clip_embd, "Stage B")[part].to(device)
 
+        own = embedding[part].float().to(device)
+        model = predictor(
+            stage_b,
+            prepare,
+            (own, states(positive)),
+            (torch.zeros_like(own), states(negative)) if settings.guides else None,
+            settings.cfg,
+            settings.guided_above,
+        )
+        draws = noise.of(part)
+        start = draws.draw((config.c_in, height, width), device)
+        x = start_from(None if latent is None else latent[part], walk[0], start)
+        return (sample(model, x, walk, settings.sampler_name, draws, callback) * VQ_SCALE).cpu()
 
-def _stage_b_model(
-    stage_b: StageB,
-    prepare: Callable[[Tensor, Tensor | None], StageBContext],
-    embedding: Tensor,
-    positive: Tensor | None,
-    negative: Tensor | None,
-    settings: SamplerSettings,
-) -> Predict:
-    device, width = device_of(stage_b), stage_b.config.clip_embd
-    embedding = embedding.float().to(device)
-
-    def states(text: Tensor | None) -> Tensor | None:
-        if text is None:
-            return None
-        return _batch_of(text, len(embedding), width, "Stage B").to(device)
-
-    text, other = states(positive), states(negative)
-    if not settings.guides:
-        return plain(stage_b, prepare(embedding, text))
-    nothing = torch.zeros_like(embedding)
-    if text is None and other is None:
-        both = torch.cat([embedding, nothing])
-        return guided(stage_b, prepare(both, None), settings.cfg)
-    if text is not None and other is not None and text.shape == other.shape:
-        both = torch.cat([embedding, nothing])
-        return guided(stage_b, prepare(both, torch.cat([text, other])), settings.cfg)
-    return guided_separately(
-        plain(stage_b, prepare(embedding, text)),
-        plain(stage_b, prepare(nothing, other)),
-        settings.cfg,
-    )
+    shape = (batch, config.c_in, height, width)
+    return in_parts(run, batch, _at_once(stage_b, shape, settings), callback)
 
 
 @torch.no_grad()
-def decode_pixels(stage_a: StageA, latent: Tensor) -> Tensor:
+@with_weights
+def decode_pixels(stage_a: StageA, latent: Tensor, progress: Progress | None = None) -> Tensor:
     """Stage B latent in VQ space -> pictures in [0, 1]. Raises WireError for other latents."""
     config = stage_a.config
     _check_latent(latent, config.latent_channels, "Stage B", "Würstchen Stage B Sampler")
-    scaled = latent.float().to(device_of(stage_a)) * (config.scale_factor / VQ_SCALE)
-    return stage_a.decode(scaled).clamp(0, 1).cpu()
+    scaled = latent.float() * (config.scale_factor / VQ_SCALE)
+    return decode(stage_a, scaled, progress).clamp_(0, 1)
 
 
 @torch.no_grad()
-def encode_pixels(stage_a: StageA, pixels: Tensor) -> Tensor:
+@with_weights
+def encode_pixels(stage_a: StageA, pixels: Tensor, progress: Progress | None = None) -> Tensor:
     """Pictures in [0, 1], sides multiples of 4 -> Stage B latent in VQ space."""
-    latent = stage_a.encode(pixels.float().to(device_of(stage_a)))
-    return (latent * (VQ_SCALE / stage_a.config.scale_factor)).cpu()
+    return encode(stage_a, pixels, progress).mul_(VQ_SCALE / stage_a.config.scale_factor)
 
 
 @torch.no_grad()
+@with_weights
 def encode_embedding(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Pictures in [0, 1] -> Stage C latent of the given cells (height, width)."""
     return encode_picture(encoder, pixels, grid).cpu()
+
+
+def _at_once(network: nn.Module, shape: Sequence[int], settings: SamplerSettings) -> int:
+    """How many of the samples fit into memory; guidance runs both conditions of each."""
+    return samples_at_once(network, shape, branches=2 if settings.guides else 1)
 
 
 def _check_latent(latent: Tensor, channels: int, stage: str, source: str) -> None:

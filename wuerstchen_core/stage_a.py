@@ -4,12 +4,17 @@ Sources: diffusers `modeling_paella_vq_model.py`; dome272/Wuerstchen `vqgan.py`.
 unquantised latents, so the codebook is loaded and kept (training, saving) but not used.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .layers import ChannelNorm, Ops, in_float32, nchw, nhwc
+from .layers import Ops, in_float32, nchw, nhwc
+from .residency import device_of
+from .strips import Layer, in_strips
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,6 @@ class MixingResidualBlock(nn.Module):
 
     def __init__(self, channels: int, hidden: int, ops: Ops) -> None:
         super().__init__()
-        self.norm = ChannelNorm()
         self.depthwise = nn.Sequential(
             nn.ReplicationPad2d(1), ops.Conv2d(channels, channels, kernel_size=3, groups=channels)
         )
@@ -50,13 +54,26 @@ class MixingResidualBlock(nn.Module):
         )
         self.gammas = nn.Parameter(torch.zeros(6))
 
-    def forward(self, x: Tensor) -> Tensor:
-        scale1, shift1, gate1, scale2, shift2, gate2 = self.gammas.to(x).unbind()
+    def mix_neighbours(self, x: Tensor) -> Tensor:
+        """The depthwise half, B×C×H×W: reads the rows above and below."""
+        scale, shift, gate = self.gammas[:3].to(x).unbind()
+        mixed = self.depthwise(nchw(_normed(nhwc(x), scale, shift)))
+        return torch.addcmul(x, mixed, gate)
+
+    def mix_channels(self, x: Tensor) -> Tensor:
+        """The channelwise half: reads each position alone."""
+        scale, shift, gate = self.gammas[3:].to(x).unbind()
         h = nhwc(x)
-        mixed = self.norm(h) * (1 + scale1) + shift1
-        h = h + nhwc(self.depthwise(nchw(mixed))) * gate1
-        mixed = self.norm(h) * (1 + scale2) + shift2
-        return nchw(h + self.channelwise(mixed) * gate2)
+        return nchw(torch.addcmul(h, self.channelwise(_normed(h, scale, shift)), gate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix_channels(self.mix_neighbours(x))
+
+
+def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The norm of the last dimension, scaled and shifted by one number each, in one kernel."""
+    width = x.shape[-1:]
+    return F.layer_norm(x, width, (1 + scale).expand(width), shift.expand(width), eps=1e-6)
 
 
 class VectorQuantizer(nn.Module):
@@ -117,8 +134,39 @@ class StageA(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], B×3×H×W (sides multiples of 4) -> latent B×4×H/4×W/4, unquantised."""
-        return self.down_blocks(self.in_block(pixels.to(self.dtype))).float()
+        return next(self.encode_strips(pixels))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent B×4×h×w in VQ space -> pixels B×3×4h×4w float32, not clamped."""
-        return in_float32(self.out_block, self.up_blocks(latent.to(self.dtype)))
+        return next(self.decode_strips(latent))
+
+    def encode_strips(self, pixels: Tensor, rows: int | None = None) -> Iterator[Tensor]:
+        """`encode`, giving the latent from the top in strips of about `rows` rows."""
+        layers = [
+            Layer(self._received, reads_neighbours=False),
+            Layer(self.in_block, reads_neighbours=False),
+            *_layers(self.down_blocks),
+            Layer(Tensor.float, reads_neighbours=False),
+        ]
+        return in_strips(layers, pixels, cell=self.config.downscale, rows=rows)
+
+    def decode_strips(self, latent: Tensor, rows: int | None = None) -> Iterator[Tensor]:
+        """`decode`, giving the pixels from the top in strips of about `rows` rows of the latent."""
+        layers = [
+            Layer(self._received, reads_neighbours=False),
+            *_layers(self.up_blocks),
+            Layer(partial(in_float32, self.out_block), reads_neighbours=False),
+        ]
+        return in_strips(layers, latent, rows=rows)
+
+    def _received(self, x: Tensor) -> Tensor:
+        return x.to(device_of(self), self.dtype, memory_format=torch.channels_last)
+
+
+def _layers(blocks: nn.Sequential) -> Iterator[Layer]:
+    for block in blocks:
+        if isinstance(block, MixingResidualBlock):
+            yield Layer(block.mix_neighbours, reads_neighbours=True)
+            yield Layer(block.mix_channels, reads_neighbours=False)
+        else:  # those that change the scale overlap; the rest are 1×1
+            yield Layer(block, reads_neighbours=not isinstance(block, nn.Sequential))
