@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from . import image, latent, loaders, runtime, samplers, text
+from . import image, latent, loaders, optimize, runtime, samplers, text
 
-_FAMILIES: tuple[Any, ...] = (loaders, text, latent, samplers, image)
+_FAMILIES: tuple[Any, ...] = (loaders, optimize, text, latent, samplers, image)
 if runtime.inside_comfyui():
     from . import native
 

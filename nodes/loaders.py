@@ -1,10 +1,12 @@
 """Loaders: weights on disk -> the parts of the model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..wuerstchen_core.checkpoints import (
+    check_part,
     find_parts,
     load_image_encoder,
     load_stage_a,
@@ -12,6 +14,7 @@ from ..wuerstchen_core.checkpoints import (
     load_stage_c,
     load_text_encoder,
 )
+from ..wuerstchen_core.optimize import Optimization
 from ..wuerstchen_core.residency import DTYPES
 from . import runtime
 from .parts import Part, folder_choices, part_choices, path_of, resolve, shared_choices, stamp
@@ -54,21 +57,34 @@ _PARTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
 )
 
 
-def _part(name: str, path: Callable[[], Path], dtype: str, folder: Path | None = None) -> Part[Any]:
-    """One of `_PARTS`; `path` is asked when it is first used."""
+def open_part(
+    name: str, path: Callable[[], Path], dtype: str, folder: Path | None = None
+) -> Part[Any]:
+    """One of `_PARTS`, to run as the surroundings say; `path` is asked when it is first used."""
+    wanted = fitting(name, runtime.surroundings().optimization)
     if runtime.inside_comfyui():
-        from .native.residence import open_part  # needs ComfyUI
+        from .native import residence  # needs ComfyUI
 
-        return open_part(name, path, dtype, folder)
+        return residence.open_part(name, path, dtype, folder, wanted)
     load = next(load for part, _, load, _ in _PARTS if part == name)
-    return Part(lambda: load(path(), dtype), folder)
+    return Part(lambda kept: load(path(), dtype, None, kept), folder, wanted)
 
 
-def _read(part: Part[Any]) -> Part[Any]:
-    """The part with its weights read, so that what cannot be used is told by its loader."""
+def fitting(name: str, wanted: Optimization) -> Optimization:
+    """What of an optimization one of `_PARTS` can use: what runs once a picture is not compiled."""
+    return wanted if name in ("stage_c", "stage_b") else replace(wanted, compile="off")
+
+
+def check(name: str, path: Path, dtype: str) -> None:
+    """Lets a loader tell what cannot be used: the weights are read later, and then as they are
+    to be kept. Raises CheckpointError and SettingError."""
+    device = None
+    if runtime.inside_comfyui():
+        from .native import residence
+
+        device = residence.device_of(name)
     with runtime.memory_in_words():
-        part.get()
-    return part
+        check_part(name, path, dtype, device)
 
 
 class LoadPipeline:
@@ -98,7 +114,7 @@ class LoadPipeline:
     def load(self, folder: str, dtype: str) -> tuple[Part[Any], ...]:
         parts = find_parts(resolve(folder))
         return tuple(
-            _part(name, lambda name=name: parts.require(name), dtype, parts.folder)
+            open_part(name, lambda name=name: parts.require(name), dtype, parts.folder)
             for name, _, _, _ in _PARTS
         )
 
@@ -124,9 +140,9 @@ class _LoadPart:
         return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
 
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
-        path: Path = path_of(name, self.PART)
-        part = _part(self.PART, lambda: path, dtype, resolve(name, self.PART))
-        return (_read(part),)
+        path = path_of(name, self.PART)
+        check(self.PART, path, dtype)
+        return (open_part(self.PART, lambda: path, dtype, resolve(name, self.PART)),)
 
     @classmethod
     def IS_CHANGED(cls, name: str, dtype: str) -> str:
@@ -188,7 +204,8 @@ class LoadTextEncoder:
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         folder, part = _text_part(name)
         path = path_of(folder, part)
-        return (_read(_part(part, lambda: path, dtype)),)
+        check(part, path, dtype)
+        return (open_part(part, lambda: path, dtype),)
 
     @classmethod
     def IS_CHANGED(cls, name: str, dtype: str) -> str:

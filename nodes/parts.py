@@ -1,11 +1,12 @@
 """What a loader puts on its wire, and the weights a user can choose from."""
 
+import copy
 import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -14,7 +15,10 @@ from torch import nn
 from ..wuerstchen_core.checkpoints import find_parts
 from ..wuerstchen_core.checkpoints.detect import Kind
 from ..wuerstchen_core.checkpoints.peek import peek
+from ..wuerstchen_core.compile import compiled
 from ..wuerstchen_core.errors import CheckpointError
+from ..wuerstchen_core.optimize import PLAIN, Optimization
+from ..wuerstchen_core.residency import weight_bytes
 from . import runtime
 
 Network = TypeVar("Network")
@@ -37,39 +41,90 @@ _WANTED = {
 }
 
 
-class Part(Generic[Network]):
-    """One part of the model; its weights are read when a node first uses it.
+class Weights(Generic[Network]):
+    """A network that is read when it is first asked for; parts that keep it alike share one."""
 
-    `folder`: of weights that it was chosen from; it may hold more than networks.
+    def __init__(self, read: Callable[[], Network]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self.network: Network | None = None  # once it has been read
+
+    def get(self) -> Network:
+        """Raises CheckpointError where the weights cannot be used."""
+        with self._lock:
+            if self.network is None:
+                with runtime.memory_in_words():
+                    self.network = self._read()
+            return self.network
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights take in memory; 0 before they are read."""
+        module = getattr(self.network, "network", self.network)  # a text encoder's is inside
+        return weight_bytes(module) if isinstance(module, nn.Module) else 0
+
+
+class Part(Generic[Network]):
+    """One part of the model and how it is to run; its weights are read when a node first uses it.
+
+    folder: of weights that it was chosen from; it may hold more than networks.
     """
 
-    def __init__(self, load: Callable[[], Network], folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[Optimization], Network],
+        folder: Path | None = None,
+        optimization: Optimization = PLAIN,
+    ) -> None:
+        """read: gives the network, run as an optimization says but for what concerns sampling."""
         self.folder = folder
-        self._load = load
-        self._lock = threading.Lock()
-        self._network: Network | None = None
+        self.optimization = optimization
+        self._read = read
+        self.weights = self._unread()
+        self._twin = self._compiled()
+
+    def optimized(self, optimization: Optimization) -> "Part[Network]":
+        """The part as it runs with `optimization`; this one stays as it is for other branches.
+
+        Both share what they keep alike.
+        """
+        part = copy.copy(self)
+        part.optimization = optimization
+        if part._kept() != self._kept():
+            part.weights = part._unread()
+        part._twin = part._compiled()
+        return part
+
+    def _kept(self) -> Optimization:
+        """What is done to the weights; parts that agree in it share them. Those that stay in
+        their place serve a compiled network too."""
+        kept = replace(self.optimization, step_cache=0.0, guidance_end=1.0)
+        return replace(kept, compile="off") if kept.residency == "resident" else kept
+
+    def _unread(self) -> Weights[Network]:
+        read, kept = self._read, self._kept()
+        return Weights(lambda: read(kept))
+
+    def _compiled(self) -> Weights[Network] | None:
+        """What runs compiled on the same weights, where that is still to be done."""
+        weights, wanted = self.weights, self.optimization.compile
+        if wanted == self._kept().compile:
+            return None
+        graphs = wanted == "cuda_graphs"
+        return Weights(lambda: compiled(weights.get(), graphs))  # type: ignore[type-var]
 
     def get(self) -> Network:
         """The network. Raises CheckpointError where its weights cannot be used."""
-        with self._lock:
-            if self._network is None:
-                self._network = self._open()
-            return self._network
+        return (self._twin or self.weights).get()
 
-    def _open(self) -> Network:
-        return self._load()
+    @property
+    def read_ahead(self) -> Callable[[], object] | None:
+        """What reads the weights before a node needs them; None once they are read."""
+        return self.weights.get if self.weights.network is None else None
 
     def ready(self, shape: Sequence[int]) -> Network:
         """The network, to run at once on a latent B×C×h×w. ComfyUI makes room for that."""
         return self.get()
-
-    @property
-    def weight_bytes(self) -> int:
-        """What the weights take in memory; 0 before they are read."""
-        module = getattr(self._network, "network", self._network)  # a text encoder's is inside
-        if not isinstance(module, nn.Module):
-            return 0
-        return sum(tensor.nbytes for tensor in chain(module.parameters(), module.buffers()))
 
 
 def folder_choices() -> list[str]:

@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..wuerstchen_core.compile import CompiledBlock, outside_compiled_code
+from ..wuerstchen_core.cuda_graphs import RecordedNetwork
+from ..wuerstchen_core.optimize import Optimization
+from ..wuerstchen_core.parts import is_out_of_memory
 from ..wuerstchen_core.preview import MAPS_FILE, LinearMap
 from ..wuerstchen_core.sampling import Callback, StepInfo
 from .preview_store import PreviewStore
@@ -35,7 +39,8 @@ OUT_OF_MEMORY = (
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+# Before these a network can be cancelled: the layers, and what runs several as one.
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, CompiledBlock, RecordedNetwork)
 
 
 class PreviewMaps(Protocol):
@@ -54,6 +59,11 @@ class Surroundings(Protocol):
     @property
     def previews(self) -> PreviewMaps | None:
         """None where nobody looks at previews."""
+        ...
+
+    @property
+    def optimization(self) -> Optimization:
+        """How a part runs whose graph does not say."""
         ...
 
     def models_dirs(self, kind: str) -> list[Path]:
@@ -79,6 +89,7 @@ class PlainSurroundings:
     """A script that calls nodes as functions: nothing to report to, nobody who cancels."""
 
     previews: PreviewMaps | None = None
+    optimization = Optimization()
 
     def models_dirs(self, kind: str) -> list[Path]:
         return []
@@ -101,6 +112,8 @@ class PlainSurroundings:
 
 class ComfySurroundings:
     """ComfyUI's folders, progress bar, previews and interrupt, for one node call."""
+
+    optimization = Optimization()
 
     def __init__(self) -> None:
         import comfy.cli_args  # pyright: ignore[reportMissingImports]
@@ -188,7 +201,8 @@ def step_callback(paint: "Callable[[StepInfo], Image.Image | None] | None" = Non
 @contextmanager
 def running(ready: Callable[[], Network]) -> Iterator[Network]:
     """A node's use of the network that `ready` gives: it can be cancelled before each layer, which
-    on a slow machine is long before a step is done, and running out of memory says what helps.
+    on a slow machine is long before a step is done (a compiled network before each block, one with
+    CUDA graphs before each step), and running out of memory says what helps.
 
     Raises torch.OutOfMemoryError, which makes ComfyUI unload what it holds.
     """
@@ -198,7 +212,7 @@ def running(ready: Callable[[], Network]) -> Iterator[Network]:
 
     with memory_in_words():
         network = ready()
-        layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
+        layers = [each for each in outside_compiled_code(network) if isinstance(each, _LAYERS)]
         hooks = [layer.register_forward_pre_hook(check) for layer in layers]
         try:
             yield network
@@ -217,13 +231,6 @@ def memory_in_words() -> Iterator[None]:
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the failed attempt's tensors
         raise torch.OutOfMemoryError(OUT_OF_MEMORY) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
 
 
 def weight_roots(kinds: Sequence[str] = (MODELS_FOLDER,)) -> list[Path]:

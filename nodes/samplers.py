@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -61,7 +62,8 @@ def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, di
             {
                 "options": list(SAMPLERS),
                 "default": "ddpm",
-                "tooltip": "ddpm is the reference; ddim and dpmpp_2m add no noise on the way.",
+                "tooltip": "ddpm is the reference and adds noise on the way, as dpmpp_2m_sde does; "
+                "ddim, dpmpp_2m and unipc add none.",
             },
         ),
         "scheduler": (
@@ -102,6 +104,12 @@ def _states(conditioning: Conditioning | None, name: str) -> Tensor | None:
     if ignored:
         log.warning("`%s` carries %s, which is not read", name, ", ".join(ignored))
     return states
+
+
+def _optimized(settings: SamplerSettings, stage: Part[Any]) -> SamplerSettings:
+    """The settings with those that come from the stage's own switches."""
+    switches = stage.optimization
+    return replace(settings, step_cache=switches.step_cache, guidance_end=switches.guidance_end)
 
 
 def _run_on(shape: Sequence[int], settings: SamplerSettings) -> Sequence[int]:
@@ -164,7 +172,8 @@ class StageCSampler:
     ) -> tuple[Latent]:
         positive_states = _states(positive, "positive")
         assert positive_states is not None  # a required input
-        settings = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        settings = _optimized(chosen, stage_c)
         latent = samples_of(latent_image)
         with runtime.running(lambda: stage_c.ready(_run_on(latent.shape, settings))) as network:
             samples = sample_stage_c(
@@ -235,7 +244,8 @@ class StageBSampler:
         negative: Conditioning | None = None,
         latent_image: Latent | None = None,
     ) -> tuple[Latent]:
-        settings = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        settings = _optimized(chosen, stage_b)
         embedding = samples_of(stage_c_latent)
         grid = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
         shape = (len(embedding), STAGE_B_CHANNELS, *grid)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from .checkpoints import (
     find_parts,
@@ -141,16 +142,18 @@ class Pipeline:
             )
         geometry = Geometry(width, height)
 
+        of_c = self._settings(steps, cfg, sampler_name, scheduler)
+        of_b = self._settings(decoder_steps, decoder_cfg, sampler_name, decoder_scheduler)
         # In this order: while one of these works, the next is read.
-        text_c = _encoded(self.prior_text_encoder, prompts, negative_prompt)
-        text_b = _encoded(self.decoder_text_encoder, prompts, negative_prompt)
+        text_c = _encoded(self.prior_text_encoder, prompts, negative_prompt, of_c)
+        text_b = _encoded(self.decoder_text_encoder, prompts, negative_prompt, of_b)
         latent = torch.zeros(len(prompts), self.stage_c.config.c_in, *geometry.stage_c)
         embedding = sample_stage_c(
             self.stage_c,
             *text_c,
             latent,
             SampleNoise(seeds),
-            self._settings(steps, cfg, sampler_name, scheduler),
+            of_c,
             _named(callback, "stage_c"),
         )
         latent = sample_stage_b(
@@ -159,7 +162,7 @@ class Pipeline:
             *text_b,
             None,
             SampleNoise(seeds),
-            self._settings(decoder_steps, decoder_cfg, sampler_name, decoder_scheduler),
+            of_b,
             _named(callback, "stage_b"),
         )
         pixels = geometry.crop(decode_pixels(self.stage_a, latent))
@@ -179,12 +182,15 @@ class Pipeline:
 
 
 def _encoded(
-    encoder: TextEncoder, prompts: Sequence[str], negative: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """States of each prompt, and of the negative one; equal texts are encoded once."""
-    texts = list(dict.fromkeys([*prompts, negative]))
+    encoder: TextEncoder, prompts: Sequence[str], negative: str, settings: SamplerSettings
+) -> tuple[Tensor, Tensor | None]:
+    """States of each prompt, and of the negative one where guidance reads it; equal texts are
+    encoded once."""
+    every = [*prompts, negative] if settings.guides else prompts
+    texts = list(dict.fromkeys(every))
     states = dict(zip(texts, encoder.encode(texts), strict=True))
-    return torch.stack([states[text] for text in prompts]), states[negative][None]
+    positive = torch.stack([states[text] for text in prompts])
+    return positive, states[negative][None] if settings.guides else None
 
 
 def _named(callback: PipelineCallback | None, stage: str) -> Callable[[StepInfo], None] | None:

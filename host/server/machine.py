@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...wuerstchen_core.memory import free_bytes
 from ...wuerstchen_core.residency import pick_device
-
-MEMINFO = Path("/proc/meminfo")
 
 
 def ram() -> tuple[int, int]:
     """(all, free) in bytes; 0 where this system does not say."""
-    if MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        total, free = (int(lines[key].split()[0]) << 10 for key in ("MemTotal", "MemAvailable"))
-        return total, free
-    if not hasattr(os, "sysconf"):
-        return 0, 0
-    pages = (
-        os.sysconf(name) if name in os.sysconf_names else 0
-        for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
-    )
-    total, free = (count * os.sysconf("SC_PAGE_SIZE") for count in pages)
-    return total, free
+    known = getattr(os, "sysconf_names", {}).keys() >= {"SC_PHYS_PAGES", "SC_PAGE_SIZE"}
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 0
+    return total, free_bytes(torch.device("cpu")) or 0
 
 
 def devices() -> list[dict[str, Any]]:

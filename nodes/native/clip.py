@@ -28,7 +28,7 @@ class Tower:
     def __init__(self, clip: Any, config: Any) -> None:
         self.clip = clip
         self.config = config
-        self.device = torch.device("cpu")  # of the tokens
+        self.compute_device = torch.device("cpu")  # where the tokens go
 
     def eval(self) -> "Tower":
         return self

@@ -5,17 +5,18 @@ The core's own networks serve, not ComfyUI's copies of Stable Cascade's blocks: 
 then runs under both kinds of samplers, and both give the same picture.
 """
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import comfy.model_management as management  # pyright: ignore[reportMissingImports]
 import torch
 from torch import Tensor, nn
 
+from ...wuerstchen_core import autoencode
 from ...wuerstchen_core.errors import WireError
 from ...wuerstchen_core.image_encoder import ImageEncoder
 from ...wuerstchen_core.layers import GlobalResponseNorm, Times
+from ...wuerstchen_core.memory import needed
 from ...wuerstchen_core.stage_a import StageA
 from ...wuerstchen_core.stage_b import StageB, StageBContext
 from ...wuerstchen_core.stage_c import StageC, StageCContext
@@ -27,16 +28,8 @@ FLOAT8 = tuple(
     getattr(torch, name) for name in dir(torch) if name.startswith("float8_") and "x2" not in name
 )
 
-# Peak memory while a network of the published size runs, beside its weights, measured with torch's
-# memory profiler: values (of the compute dtype) a latent cell and channel of the widest level.
-STAGE_C_VALUES = 17
-STAGE_B_VALUES = 5
-STAGE_A_VALUES = 22
-IMAGE_ENCODER_VALUES = 46_200  # a cell of the embedding
-TEXT_TOKENS = 77
 
-
-class Hosted(nn.Module, ABC):
+class Hosted(nn.Module):
     """What a network of the core gains inside ComfyUI. Subclasses put the core's class second."""
 
     compute_dtype = torch.float32
@@ -54,18 +47,18 @@ class Hosted(nn.Module, ABC):
         kept: tuple[nn.Module, ...] = super().float32_modules()  # type: ignore[misc]
         return (*kept, *norms) if self.stored_small else kept
 
-    @abstractmethod
     def memory_needed(self, shape: Sequence[int]) -> int:
-        """Bytes beside the weights to run on a latent B×C×h×w."""
+        """Bytes beside the weights to run on a latent B×C×h×w, of any shape: what came is checked
+        where it is used."""
+        return needed(self, shape)
+
+    def free_memory(self) -> int:
+        """Bytes that ComfyUI's memory management leaves to a running network."""
+        return management.get_free_memory(self.compute_device)
 
 
 class ComfyStageC(Hosted, StageC):
     """Stage C, called by ComfyUI's samplers with text states, by ours with prepared ones."""
-
-    def memory_needed(self, shape: Sequence[int]) -> int:
-        batch, cells = _batch_and_cells(shape)
-        values = STAGE_C_VALUES * cells + 2 * TEXT_TOKENS * self.config.depth
-        return batch * values * self.config.c * self.compute_dtype.itemsize
 
     def forward(
         self,
@@ -83,16 +76,6 @@ class ComfyStageC(Hosted, StageC):
 
 class ComfyStageB(Hosted, StageB):
     """Stage B, called by ComfyUI's samplers with text states and embedding, by ours prepared."""
-
-    def memory_needed(self, shape: Sequence[int]) -> int:
-        batch, cells = _batch_and_cells(shape)
-        values = STAGE_B_VALUES * cells * self.config.c_hidden[0]
-        blocks = sum(
-            count * letters.count("A")
-            for count, letters in zip(self.config.blocks, self.config.level_config, strict=True)
-        )
-        values += 4 * TEXT_TOKENS * blocks * max(self.config.c_hidden)
-        return batch * values * self.compute_dtype.itemsize
 
     def forward(
         self,
@@ -122,25 +105,14 @@ class ComfyStageA(Hosted, StageA):
                 f"this latent has {latent.shape[1]} channels; Stage A decodes Stage B's, which "
                 f"have {self.config.latent_channels}."
             )
-        return super().decode(latent)
+        return autoencode.decode(self, latent)
 
-    def memory_needed(self, shape: Sequence[int]) -> int:
-        batch, cells = _batch_and_cells(shape)
-        values = STAGE_A_VALUES * cells * self.config.embed_dim
-        return batch * values * self.compute_dtype.itemsize
+    def encode(self, pixels: Tensor) -> Tensor:
+        return autoencode.encode(self, pixels)
 
 
 class ComfyImageEncoder(Hosted, ImageEncoder):
     """The image encoder."""
-
-    def memory_needed(self, shape: Sequence[int]) -> int:
-        batch, cells = _batch_and_cells(shape)
-        return batch * IMAGE_ENCODER_VALUES * cells * self.compute_dtype.itemsize
-
-
-def _batch_and_cells(shape: Sequence[int]) -> tuple[int, int]:
-    """Of any shape: what came is checked where it is used."""
-    return shape[0], math.prod(shape[2:])
 
 
 def _checked_time(t: Times, control: Any, options: Mapping[str, Any] | None) -> Times:

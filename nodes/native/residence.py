@@ -1,8 +1,10 @@
 """Parts whose weights ComfyUI's memory management moves."""
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import comfy.model_management as management  # pyright: ignore[reportMissingImports]
 import comfy.model_patcher  # pyright: ignore[reportMissingImports]
@@ -13,7 +15,9 @@ from torch import nn
 from ...wuerstchen_core.checkpoints.configs import IMAGE_ENCODER, STAGE_A, STAGE_B, STAGE_C
 from ...wuerstchen_core.checkpoints.fit import filled
 from ...wuerstchen_core.checkpoints.load import Weights, open_weights
+from ...wuerstchen_core.compile import compiled
 from ...wuerstchen_core.fold import fold_embedding_mappers
+from ...wuerstchen_core.optimize import Optimization
 from ...wuerstchen_core.residency import pick_dtype, place
 from ..parts import Part
 from .clip import open_clip
@@ -26,6 +30,9 @@ from .networks import (
     ComfyStageC,
     Hosted,
 )
+from .quantise import ops_for, quantiser
+
+log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=Hosted)
 
@@ -37,41 +44,54 @@ class ComfyPart(Part[Network]):
     """A part behind a ModelPatcher: the one copy of its weights, for our nodes and ComfyUI's."""
 
     def __init__(
-        self, load: Callable[[], Any], whole: bool = False, folder: Path | None = None
+        self,
+        read: Callable[[Optimization], Any],
+        whole: bool,
+        folder: Path | None,
+        optimization: Optimization,
     ) -> None:
-        """load: gives the patcher. whole: whether it is too small to be worth loading in part."""
-        super().__init__(load, folder)
+        """read: gives the patcher. whole: whether it is too small to be worth loading in part."""
+        super().__init__(read, folder, optimization)
         self._whole = whole
-        self._patcher: Any = None
 
-    def _open(self) -> Network:
-        self._patcher = self._load()
-        return getattr(self._patcher.model, "diffusion_model", self._patcher.model)
+    def _kept(self) -> Optimization:
+        """Where weights lie is ComfyUI's to decide. It moves those of the modules that it knows,
+        so a compiled network has its own."""
+        return replace(self.optimization, residency="resident", step_cache=0.0, guidance_end=1.0)
+
+    def get(self) -> Network:
+        model = self.opened().model
+        return getattr(model, "diffusion_model", model)
 
     @property
     def patcher(self) -> Any:
         """The ModelPatcher, once the weights are read: ComfyUI's cache asks all outputs for it."""
-        return self._patcher
+        return self.weights.network
 
     def opened(self) -> Any:
         """ComfyUI's ModelPatcher around the weights. Raises CheckpointError."""
-        self.get()
-        return self._patcher
+        return self.weights.get()
 
     def ready(self, shape: Sequence[int]) -> Network:
         network = self.get()
         management.load_models_gpu(
-            [self._patcher],
+            [self.opened()],
             memory_required=network.memory_needed(shape),
             force_full_load=self._whole,
         )
         return network
 
 
-def open_part(part: str, path: Callable[[], Path], dtype: str, folder: Path | None) -> Part[Any]:
+def open_part(
+    part: str,
+    path: Callable[[], Path],
+    dtype: str,
+    folder: Path | None,
+    optimization: Optimization,
+) -> Part[Any]:
     """The part of this name, as the loaders' outputs are called; read when it is first used."""
     if part.endswith("text_encoder"):
-        return Part(lambda: open_clip(path(), dtype), folder)
+        return Part(lambda _: open_clip(path(), dtype), folder, optimization)
     load = {
         "stage_c": _stage_c,
         "stage_b": _stage_b,
@@ -79,62 +99,84 @@ def open_part(part: str, path: Callable[[], Path], dtype: str, folder: Path | No
         "image_encoder": _image_encoder,
     }[part]
     whole = part in ("stage_a", "image_encoder")
-    return ComfyPart(lambda: load(path(), dtype), whole, folder)
+    return ComfyPart(lambda wanted: load(path(), dtype, wanted), whole, folder, optimization)
 
 
-def _stage_c(path: Path, dtype: str, disable_dynamic: bool = False) -> Any:
+def device_of(part: str) -> torch.device:
+    """Where ComfyUI runs a part."""
+    if part.endswith("text_encoder"):
+        return management.text_encoder_device()
+    if part in ("stage_a", "image_encoder"):
+        return management.vae_device()
+    return management.get_torch_device()
+
+
+def _stage_c(path: Path, dtype: str, wanted: Optimization, disable_dynamic: bool = False) -> Any:
     weights = open_weights(STAGE_C, path)
-    storage, compute = _dtypes(dtype, weights)
-    network = _hosted(ComfyStageC, weights, storage, compute)
-    return _sampled(StageCModel(network), _stage_c, path, dtype, disable_dynamic)
+    network = _hosted(ComfyStageC, weights, _dtypes(dtype, weights), wanted)
+    return _sampled(StageCModel(network), _stage_c, (path, dtype, wanted), disable_dynamic)
 
 
-def _stage_b(path: Path, dtype: str, disable_dynamic: bool = False) -> Any:
+def _stage_b(path: Path, dtype: str, wanted: Optimization, disable_dynamic: bool = False) -> Any:
     def build(config: Any, ops: Any) -> ComfyStageB:
         return ComfyStageB(config, folded=True, ops=ops)
 
     weights = open_weights(STAGE_B, path)
-    storage, compute = _dtypes(dtype, weights)
-    folded = fold_embedding_mappers(weights.state, weights.config, compute)
-    network = _hosted(build, Weights(weights.config, folded), storage, compute)
-    return _sampled(StageBModel(network), _stage_b, path, dtype, disable_dynamic)
+    dtypes = _dtypes(dtype, weights)
+    folded = fold_embedding_mappers(weights.state, weights.config, dtypes.compute)
+    network = _hosted(build, Weights(weights.config, folded), dtypes, wanted)
+    return _sampled(StageBModel(network), _stage_b, (path, dtype, wanted), disable_dynamic)
 
 
-def _sampled(model: Any, load: Any, path: Path, dtype: str, disable_dynamic: bool) -> Any:
+def _sampled(
+    model: Any, read: Any, arguments: tuple[Path, str, Optimization], disable_dynamic: bool
+) -> Any:
+    """read, arguments: what ComfyUI opens the weights anew with."""
+    # What is streamed by ComfyUI's newer way cannot be compiled; its own node does without too.
+    plain = disable_dynamic or arguments[2].compile != "off"
     patcher = _patcher(
-        model, management.get_torch_device(), management.unet_offload_device(), disable_dynamic
+        model, management.get_torch_device(), management.unet_offload_device(), plain
     )
-    patcher.cached_patcher_init = (load, (path, dtype))
+    patcher.cached_patcher_init = (read, arguments)
     return patcher
 
 
-def _stage_a(path: Path, dtype: str) -> Any:
-    return _beside_pixels(ComfyStageA, open_weights(STAGE_A, path), dtype)
+def _stage_a(path: Path, dtype: str, wanted: Optimization) -> Any:
+    return _beside_pixels(ComfyStageA, open_weights(STAGE_A, path), dtype, wanted)
 
 
-def _image_encoder(path: Path, dtype: str) -> Any:
-    return _beside_pixels(ComfyImageEncoder, open_weights(IMAGE_ENCODER, path), dtype)
+def _image_encoder(path: Path, dtype: str, wanted: Optimization) -> Any:
+    return _beside_pixels(ComfyImageEncoder, open_weights(IMAGE_ENCODER, path), dtype, wanted)
 
 
-def _beside_pixels(build: Callable[..., Hosted], weights: Weights, dtype: str) -> Any:
+def _beside_pixels(
+    build: Callable[..., Hosted], weights: Weights, dtype: str, wanted: Optimization
+) -> Any:
     """What ComfyUI places and casts as it does a VAE."""
     device = management.vae_device()
     auto = dtype == "auto"
     chosen = _in_range(management.vae_dtype(device, _DTYPES)) if auto else pick_dtype(dtype, device)
-    network = _hosted(build, weights, chosen, chosen, device)
+    network = _hosted(build, weights, _Dtypes(chosen, chosen), wanted, device)
     return _patcher(network, device, management.vae_offload_device())
 
 
-def _dtypes(name: str, weights: Weights) -> tuple[torch.dtype, torch.dtype]:
-    """What weights are stored in and computed with: "auto" is ComfyUI's choice, which its command
-    line can change; another name is the user's."""
+class _Dtypes(NamedTuple):
+    """What weights are stored in and computed with."""
+
+    storage: torch.dtype
+    compute: torch.dtype
+
+
+def _dtypes(name: str, weights: Weights) -> _Dtypes:
+    """For "auto" ComfyUI's choice, which its command line can change; else the user's."""
     device = management.get_torch_device()
     if name != "auto":
         chosen = pick_dtype(name, device)
-        return chosen, chosen
+        return _Dtypes(chosen, chosen)
     count = sum(value.numel() for value in weights.state.values())
     storage = _in_range(management.unet_dtype(device, count, _DTYPES))
-    return storage, management.unet_manual_cast(storage, device, _DTYPES) or storage
+    compute = management.unet_manual_cast(storage, device, _DTYPES) or storage
+    return _Dtypes(storage, compute)
 
 
 def _in_range(dtype: torch.dtype) -> torch.dtype:
@@ -145,17 +187,27 @@ def _in_range(dtype: torch.dtype) -> torch.dtype:
 def _hosted(
     build: Callable[..., Network],
     weights: Weights,
-    storage: torch.dtype,
-    compute: torch.dtype,
+    dtypes: _Dtypes,
+    wanted: Optimization,
     device: torch.device | None = None,
 ) -> Network:
-    """Fills a network with its weights, in memory."""
-    ops = comfy.ops.disable_weight_init if storage == compute else comfy.ops.manual_cast
+    """Fills a network with its weights, in memory; stored and compiled as `wanted` tells."""
+    stored = wanted.storage != "as_loaded"
+    if stored:  # then ComfyUI's command line has no say in it
+        dtypes = _Dtypes(dtypes.compute, dtypes.compute)
+        ops = ops_for(wanted.storage, dtypes.compute)
+    else:
+        same = dtypes.storage == dtypes.compute
+        ops = comfy.ops.disable_weight_init if same else comfy.ops.manual_cast
     network = filled(lambda: build(weights.config, ops=ops), weights.state)
-    network.compute_dtype = compute
+    network.compute_dtype = dtypes.compute
     network.compute_device = device or management.get_torch_device()
-    network.stored_small = storage in FLOAT8
-    return place(network, torch.device("cpu"), storage)
+    network.stored_small = dtypes.storage in FLOAT8
+    then = quantiser(network, wanted.storage, ops) if stored else None
+    place(network, torch.device("cpu"), dtypes.storage, then)
+    if wanted.compile == "cuda_graphs":
+        log.info("compile cuda_graphs: ComfyUI moves weights, so that only blocks are compiled")
+    return network if wanted.compile == "off" else compiled(network)
 
 
 def _patcher(

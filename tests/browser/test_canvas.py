@@ -1,6 +1,7 @@
 """What a person does on the canvas, in a real browser against a real server."""
 
 import io
+import json
 
 import numpy as np
 import torch
@@ -104,6 +105,28 @@ async def test_a_node_from_the_search_is_dragged_and_wired(canvas: Canvas) -> No
     rebuilt = await canvas.picture()  # by Stage A alone, which loses little
     original = pixels((ROOT / "input" / "example.png").read_bytes())
     assert (pixels(rebuilt) - original).abs().mean() < 0.04
+
+
+async def test_stages_are_optimized_between_loader_and_samplers(canvas: Canvas) -> None:
+    await canvas.open()
+    await canvas.add_node("low vram", (600, 850))
+    kind, loader = "WuerstchenOptimize", "WuerstchenLoadPipeline"
+    await canvas.until(f"{canvas.node(kind)} !== undefined")
+    for stage, sampler in (
+        ("stage_c", "WuerstchenStageCSampler"),
+        ("stage_b", "WuerstchenStageBSampler"),
+    ):
+        await canvas.wire(loader, stage, kind, stage)
+        await canvas.wire(kind, stage, sampler, stage)
+    await canvas.js(f"{canvas.widget(kind, 'storage')}.value = 'int8'")
+    await canvas.js(f"{canvas.widget(kind, 'guidance_end')}.value = 0.8")
+    await canvas.screenshot("optimized")
+    await canvas.run()
+    picture = await canvas.picture()
+    graph = json.loads(Image.open(io.BytesIO(picture)).text["prompt"])
+    (node,) = (one for one in graph.values() if one["class_type"] == kind)
+    assert [node["inputs"][name] for name in ("storage", "guidance_end")] == ["int8", 0.8]
+    assert check(pixels(picture)) == [Reading("blue", "star", "red", "large", "top left")]
 
 
 async def test_a_run_is_cancelled(canvas: Canvas, server: Running) -> None:

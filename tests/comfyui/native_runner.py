@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import native_optimized
 import native_parts
 import native_sampling
 import torch
@@ -21,7 +22,7 @@ def main() -> None:
     wanted = sys.argv[3:]
     pack = Pack(Path(sys.argv[1]), base)
     answers = {}
-    for case in (*native_parts.CASES, *native_sampling.CASES):
+    for case in (*native_parts.CASES, *native_sampling.CASES, *native_optimized.CASES):
         if wanted and case.__name__ not in wanted:
             continue
         try:

@@ -182,3 +182,37 @@ def test_what_does_not_fit_is_said(answers: Answers) -> None:
     }
     for name, expected in words.items():
         assert found[name].startswith("WireError") and expected in found[name], found[name]
+
+
+def test_linears_in_8_bits(answers: Answers) -> None:
+    found = numbers(answers, "stored_small")
+    assert "refused" not in found["float8"]
+    for storage, small in found.items():
+        if "refused" in small:  # an older ComfyUI, which says so
+            assert storage == "int8" and "update it" in small["refused"]
+            continue
+        assert small["bytes"] < 0.4 and small["low"], small
+        assert 0 < small["stage c"] < 0.1 and 0 < small["stage b"] < 0.2, small
+        # int8 layers round what goes in as well, which makes more of rounding.
+        assert small["native"] < (0.05 if storage == "int8" else 1e-4), small
+        assert small["with a LoRA"] > 0.01 and small["unpatched again"] <= EXACT, small
+        assert small["in part"] <= EXACT, small
+
+
+def test_compiled_blocks(answers: Answers) -> None:
+    found = numbers(answers, "compiled_blocks")
+    assert found["blocks"] and found["low"] and found["heard"] == [], found
+    for name in ("ours", "native", "with a LoRA", "plain after it", "in part"):
+        assert found[name] <= 10 * EXACT, (name, found)
+
+
+def test_switches_that_need_no_weights_of_their_own(answers: Answers) -> None:
+    found = numbers(answers, "shared_weights")
+    assert found["unread"] and found["shared"]
+    assert 0 < found["guided"] < found["calls"] < 8, found
+
+
+def test_a_stage_that_is_not_wired_says_so(answers: Answers) -> None:
+    found = numbers(answers, "unwired")
+    for stage in ("stage_c", "stage_b", "stage_a"):
+        assert found[stage].startswith(f"WireError: `{stage}` of Würstchen Optimize"), found

@@ -49,12 +49,12 @@ def unseen(seed: int, steps: int = 4) -> Prompt:
     return text_to_image(steps=steps, seed=seed)
 
 
-async def test_each_sampler_has_a_bar_of_its_own(comfyui: Comfy) -> None:
+async def test_each_stage_has_a_bar_of_its_own(comfyui: Comfy) -> None:
     prompt = unseen(101)
     prompt["B"]["inputs"]["steps"] = 7
     outcome = await comfyui.run(prompt)
     seen = steps_of(outcome.listener)
-    assert set(seen) == {"C", "B"}
+    assert set(seen) == {"C", "B", "A"}
     for node, steps in (("C", 4), ("B", 7)):
         assert {total for _, total in seen[node]} == {steps}
         assert seen[node][-1] == (steps, steps)

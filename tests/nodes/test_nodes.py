@@ -93,6 +93,10 @@ def test_the_contract_of_ids_and_names() -> None:
         "WuerstchenLoadStageA": single,
         "WuerstchenLoadTextEncoder": single,
         "WuerstchenLoadImageEncoder": single,
+        "WuerstchenOptimize": (
+            ["compile", "storage", "residency", "step_cache", "guidance_end"],
+            ["stage_c", "stage_b", "stage_a"],
+        ),
         "WuerstchenTextEncode": (["text_encoder", "text"], []),
         "WuerstchenEmptyLatent": (["width", "height", "batch_size"], []),
         "WuerstchenStageCSampler": (
