@@ -1,13 +1,14 @@
 """Ours beside diffusers: seconds, memory and errors, with the same weights, schedule and noise.
 
     python benchmarks/bench.py --quick --markdown            # 2 CPU cores: under 10 minutes
-    python benchmarks/bench.py --json cpu.json --markdown    # pictures really run: about an hour
+    python benchmarks/bench.py --json cpu.json --markdown    # a picture is really run: hours
     python benchmarks/bench.py --tables scaling --minutes 60 --markdown --plot docs/scaling.png
     python benchmarks/bench.py --device cuda --compile --tables stages modes scaling \\
         --minutes 8 --json cuda.json --markdown
 
 The published sizes with random weights: no file is needed, but `pip install -e ".[test]"`.
-Numbers are medians of runs in alternation (their spread in brackets) after one that warms up.
+Times are medians of runs in alternation (their spread in brackets) after one that warms up; with
+--quick the first run of what takes longer than 10 s counts.
 Peak memory is of a stage beside its weights, of a picture with them. The share of the matrix rate
 is that of large square products, counted for the operations that diffusers' networks need. Errors
 are against diffusers' networks in float32: root mean square, relative.
@@ -15,6 +16,7 @@ are against diffusers' networks in float32: root mean square, relative.
 
 import argparse
 import logging
+import math
 from pathlib import Path
 
 import diffusers
@@ -33,6 +35,7 @@ from comfyui_wuerstchen.wuerstchen_core.residency import DTYPES, pick_dtype
 logger = logging.getLogger("bench")
 
 TABLES = ("stages", "modes", "scaling")
+PATIENCE = 10.0  # seconds
 BUSY = 0.5  # of a core, by others: then the numbers are not worth much
 
 
@@ -48,6 +51,7 @@ def main() -> None:
         sizes(arguments.sizes),
         pick_dtype(arguments.dtype, device.torch),
         minutes=arguments.minutes,
+        patience=PATIENCE if arguments.quick else math.inf,
         matrix_side=256 if tiny else 8192 if device.cuda else 4096,
         save_to=arguments.json,
     )
@@ -70,42 +74,32 @@ def measure(runner: Runner, arguments: argparse.Namespace) -> None:
 
 
 def stages(runner: Runner, arguments: argparse.Namespace) -> None:
-    """The first table, and the second, which is measured against it."""
+    """The first table, and the second, which is measured against it; one request after another."""
     requests = [Request(side, batch) for batch in arguments.batches for side in arguments.pixels]
-    first, rounds, table = requests[0], arguments.rounds, runner.results.rows
-    measured = {
-        request: [
-            runner.stage(case, request, rounds if request == first else 1, table)
-            for case in cases(request)
-        ]
-        for request in requests
-    }
-    # On the CPU a picture takes minutes, so at most one size is really run.
-    really = requests if runner.device.cuda else [] if arguments.quick else [first]
-    drawn = [
-        both(runner, request, rounds if request == first else 1, measured[request])
-        for request in really
-    ]
-    pictures = [picture for picture in drawn if picture is not None]
-    added_up = [
-        composed(runner, measured[request], table) for request in requests if request not in really
-    ]
-    with runner.in_float32():
-        for request in [first] if arguments.quick else requests:
-            runner.compare_with_float32(measured[request])
-        for picture in pictures[:1]:
-            out_of_the_box(runner, picture)
-        if not really:
-            composed_out_of_the_box(runner, added_up[0], measured[first])
-
-    if arguments.compile:
-        both_compiled(runner, first, rounds)
-    if "modes" in arguments.tables:
-        for picture in pictures:
-            if picture.request.side == first.side:
-                modes(runner, arguments.modes, picture.row, [], 1)
-        if not really:
-            modes(runner, arguments.modes, added_up[0], measured[first], 1)
+    on_cuda, quick, table = runner.device.cuda, arguments.quick, runner.results.rows
+    for request in requests:
+        is_first = request == requests[0]
+        rounds = arguments.rounds if is_first else 1
+        measured = [runner.stage(case, request, rounds, table) for case in cases(request)]
+        # On the CPU a picture takes minutes, so at most one size is really run.
+        really = on_cuda or (is_first and not quick)
+        picture = both(runner, request, rounds, measured) if really else None
+        row = picture.row if picture else composed(runner, measured, table)
+        if is_first or not quick:
+            with runner.in_float32():
+                runner.compare_with_float32(measured)
+                if is_first and picture:
+                    out_of_the_box(runner, picture)
+                elif is_first:
+                    composed_out_of_the_box(runner, row, measured)
+        if is_first and arguments.compile:
+            both_compiled(runner, request, rounds)
+        if (
+            "modes" in arguments.tables
+            and request.side == requests[0].side
+            and (is_first or on_cuda)
+        ):
+            modes(runner, arguments.modes, row, [] if picture else measured)
 
 
 def parse() -> argparse.Namespace:
@@ -119,7 +113,7 @@ def parse() -> argparse.Namespace:
     add("--tables", nargs="+", choices=TABLES, default=TABLES[:2])
     add("--modes", nargs="*", choices=tuple(MODES), default=tuple(MODES), help="of table `modes`")
     add("--compile", action="store_true", help="also pictures with both sides compiled")
-    add("--pixels", nargs="+", type=int, default=[1024, 1536], help="of a side")
+    add("--pixels", nargs="+", type=int, help="of a side: 1024 1536; with --quick only 1024")
     add("--batches", nargs="+", type=int, help="1 4; with --quick only 1")
     add("--megapixels", nargs="+", type=float, default=[1, 2, 4, 8, 16], help="of `scaling`")
     add("--growing-batches", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="of `scaling`")
@@ -130,6 +124,7 @@ def parse() -> argparse.Namespace:
     add("--markdown", action="store_true", help="print the tables of the README")
     add("--sizes", choices=("published", "tiny"), default="published")
     arguments = parser.parse_args()
+    arguments.pixels = arguments.pixels or ([1024] if arguments.quick else [1024, 1536])
     arguments.batches = arguments.batches or ([1] if arguments.quick else [1, 4])
     arguments.minutes = arguments.minutes or (9 if arguments.quick else 1e6)
     return arguments

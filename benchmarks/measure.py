@@ -30,29 +30,23 @@ class Device:
         if self.cuda:
             torch.cuda.synchronize(self.torch)
 
+    def now(self) -> float:
+        """Seconds, read when all that was queued is done."""
+        self.synchronize()
+        return time.perf_counter()
+
     def seconds(self, run: Callable[[], object], calls: int = 1) -> float:
         """Of one of `calls` calls, queued one after another."""
-        self.synchronize()
-        started = time.perf_counter()
+        started = self.now()
         for _ in range(calls):
             run()
-        self.synchronize()
-        return (time.perf_counter() - started) / calls
+        return (self.now() - started) / calls
 
-    def once(self, run: Callable[[], T]) -> tuple[T, float, int]:
-        """What one call gives, its seconds, and its peak memory as `peak_of` counts it."""
-        seconds = 0.0
-
-        def timed() -> T:
-            nonlocal seconds
-            started = time.perf_counter()
-            result = run()
-            self.synchronize()
-            seconds = time.perf_counter() - started
-            return result
-
-        result, memory = self.peak_of(timed)
-        return result, seconds, memory
+    def timed(self, run: Callable[[], T]) -> tuple[T, float]:
+        """What one call gives, and its seconds."""
+        started = self.now()
+        result = run()
+        return result, self.now() - started
 
     def free(self) -> None:
         """Returns what nobody holds, so that it is not counted as in use."""

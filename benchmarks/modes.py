@@ -38,9 +38,7 @@ BUILD_SECONDS = 30  # about, of our networks
 COMPILE_SECONDS = 200  # about, of diffusers' two networks on a GPU machine
 
 
-def modes(
-    runner: Runner, names: Sequence[str], eager: Row, stages: Sequence[Stage], rounds: int
-) -> None:
+def modes(runner: Runner, names: Sequence[str], eager: Row, stages: Sequence[Stage]) -> None:
     """A row for each of these modes and the request of `eager`, which ran with no switch set.
 
     stages: where the pictures are composed, those of this request; else empty.
@@ -52,7 +50,7 @@ def modes(
     if stages:
         seconds = BUILD_SECONDS + 2 * sum(s.row.sides[OURS].median for s in needed(stages))
     else:
-        seconds = BUILD_SECONDS + (rounds + 1) * eager.sides[OURS].median
+        seconds = BUILD_SECONDS + 2 * eager.sides[OURS].median
     runner.add(table, replace(eager, what="resident"))
     for name in names:
         if name in ON_CUDA and not runner.device.cuda:
@@ -60,7 +58,7 @@ def modes(
         if not runner.fits(name, Need(seconds)):
             continue
         try:
-            side = _mode(runner, request, MODES[name], stages, rounds)
+            side = _mode(runner, request, MODES[name], stages)
         except SettingError as error:
             logger.warning("left out: %s; %s", name, error)
             continue
@@ -73,7 +71,6 @@ def _mode(
     request: Request,
     optimization: Optimization,
     stages: Sequence[Stage],
-    rounds: int,
 ) -> Side:
     runner.drop_ours()
     before = runner.device.in_use()
@@ -83,7 +80,7 @@ def _mode(
     if stages:
         return _added_up(runner, pipeline, stages, weights)
     painter = painter_of_ours(pipeline, request, weights, warms_up=True)
-    picture = paint(runner, "", request, {OURS: painter}, rounds, runner.dtype)
+    picture = paint(runner, "", request, {OURS: painter}, 1, runner.dtype)
     return picture.row.sides[OURS]
 
 

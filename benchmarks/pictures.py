@@ -85,8 +85,8 @@ def paint(
 ) -> Picture:
     """A row of whole pictures, drawn in turns.
 
-    The first round draws its noise on the CPU, the same for all. It is timed only where nothing has
-    to warm up: so on CUDA diffusers is timed with noise from the device, as its users run it.
+    The first round draws its noise on the CPU, the same for all. On CUDA it is not timed, so that
+    diffusers is timed with noise from the device, as its users run it.
     """
     device, cpu = runner.device, torch.device("cpu")
     row, found = Row(what, request.side, request.batch), {}
@@ -94,16 +94,15 @@ def paint(
     seconds: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
     for who, painter in painters.items():
-        warms_up = painter.warms_up or device.cuda
 
-        def first(painter: Painter = painter, warms_up: bool = warms_up) -> Tensor:
-            if warms_up:
+        def first(painter: Painter = painter) -> tuple[Tensor, float]:
+            if painter.warms_up or device.cuda:
                 painter.draw(WARM_UP, cpu)
-            return painter.draw(Steps(), cpu)
+            return device.timed(lambda: painter.draw(Steps(), cpu))
 
-        found[who], taken, beside = device.once(first)
-        seconds[who], memory[who] = ([] if warms_up else [taken]), painter.weights + beside
-    left = rounds - min(len(taken) for taken in seconds.values())
+        (found[who], taken), beside = device.peak_of(first)
+        seconds[who], memory[who] = ([] if device.cuda else [taken]), painter.weights + beside
+    left = rounds if device.cuda else rounds - 1
     runs = [lambda p=p: p.draw(Steps(), device.torch) for p in painters.values()]
     for who, more in zip(painters, alternate(device, runs, left), strict=True):
         row.sides[who] = runner.side(dtype, seconds[who] + more, memory[who], operations)

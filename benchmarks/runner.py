@@ -20,8 +20,7 @@ from comfyui_wuerstchen.wuerstchen_core.pipeline import Pipeline
 logger = logging.getLogger("bench")
 
 FLOAT32 = "float32"
-CUDA_CALLS = 10  # of a stage shorter than `SHORT`, between two synchronisations
-SHORT, LONG = 0.1, 20.0  # seconds; what is longer than `LONG` is timed once
+CUDA_CALLS, SHORT = 10, 0.1  # so often between two synchronisations goes what takes fewer seconds
 _USABLE = 0.9  # of the free memory
 
 
@@ -54,12 +53,15 @@ class Runner:
         dtype: torch.dtype,
         *,
         minutes: float,
+        patience: float,
         matrix_side: int,
         save_to: Path | None,
     ) -> None:
-        """minutes: after these nothing is started any more."""
+        """minutes: after these nothing is started any more. patience: seconds; of a stage that
+        takes longer, the first run counts."""
         self.device, self.config = device, config
         self.torch_dtype, self.dtype = dtype, name_of(dtype)
+        self.patience = patience
         self._ends, self._save_to = time.monotonic() + 60 * minutes, save_to
         about = machine(device)  # before anything loads it
         dtypes = dict.fromkeys((dtype, torch.float32))
@@ -140,17 +142,22 @@ class Runner:
             )
         }
         # The first run warms up; what it gives is compared with float32.
-        first = {who: self.device.once(run) for who, run in runs.items()}
-        longest = max((taken for _, taken, _ in first.values()), default=0.0)
-        calls = CUDA_CALLS if self.device.cuda and longest < SHORT else 1
-        rounds = 1 if longest > LONG else rounds
-        timings = alternate(self.device, list(runs.values()), rounds, calls)
+        first = {
+            who: self.device.peak_of(lambda run=run: self.device.timed(run))
+            for who, run in runs.items()
+        }
+        longest = max((taken for (_, taken), _ in first.values()), default=0.0)
+        if longest > self.patience:
+            timings = [[taken] for (_, taken), _ in first.values()]
+        else:
+            calls = CUDA_CALLS if self.device.cuda and longest < SHORT else 1
+            timings = alternate(self.device, list(runs.values()), rounds, calls)
         operations = operations_of(case, self.empty)
         row = Row(case.what, request.side, request.batch)
         for who, seconds in zip(runs, timings, strict=True):
-            row.sides[who] = self.side(self.dtype, seconds, first[who][2], operations)
+            row.sides[who] = self.side(self.dtype, seconds, first[who][1], operations)
         self.add(table, row)
-        found = {who: value for who, (value, _, _) in first.items()}
+        found = {who: value for who, ((value, _), _) in first.items()}
         return Stage(row, case, request, operations, once, found)
 
     def compare_with_float32(self, stages: Iterable[Stage]) -> None:
@@ -159,7 +166,10 @@ class Runner:
             what = f"{stage.case.what}, float32, {stage.request}"
             if not (stage.found and self.fits(what, self._need_in_float32(stage))):
                 continue
-            expected, seconds, memory = self.device.once(stage.case.theirs(self.reference))
+            run = stage.case.theirs(self.reference)
+            (expected, seconds), memory = self.device.peak_of(
+                lambda run=run: self.device.timed(run)
+            )
             for who, found in stage.found.items():
                 self.set_error(stage.row, who, error_of(found, expected))
             stage.float32 = self.side(FLOAT32, [seconds], memory, stage.operations)
