@@ -5,6 +5,7 @@ import gc
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -59,13 +60,13 @@ class Device:
     def in_use(self) -> int:
         """Bytes: of tensors on CUDA, of the whole process on the CPU."""
         self.synchronize()
-        return torch.cuda.memory_allocated(self.torch) if self.cuda else _status("VmRSS")
+        return torch.cuda.memory_allocated(self.torch) if self.cuda else _bytes_of("VmRSS")
 
     def peak_of(self, run: Callable[[], T]) -> tuple[T, int]:
         """What `run` gives, and how many bytes more than before were in use at its worst moment.
 
         CUDA: torch's own count of allocated memory. CPU: resident memory as the kernel counts it,
-        so what libraries allocate beside torch is in it; nan where the kernel is not Linux.
+        so what libraries allocate beside torch is in it; 0 where the kernel is not Linux.
         """
         self.free()
         before = self.in_use()
@@ -75,16 +76,15 @@ class Device:
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
         result = run()
         self.synchronize()
-        peak = torch.cuda.max_memory_allocated(self.torch) if self.cuda else _status("VmHWM")
+        peak = torch.cuda.max_memory_allocated(self.torch) if self.cuda else _bytes_of("VmHWM")
         return result, max(peak - before, 0)
 
     def available(self) -> int:
-        """Bytes that can still be allocated."""
+        """Bytes that can still be allocated; where only Linux would tell, any number of them."""
         self.free()
         if self.cuda:
             return torch.cuda.mem_get_info(self.torch)[0]
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+        return _bytes_of("MemAvailable", Path("/proc/meminfo")) or sys.maxsize
 
     def matrix_rate(self, dtype: torch.dtype, side: int) -> float:
         """Operations a second of a product of two large square matrices; the best of five."""
@@ -95,10 +95,10 @@ class Device:
         return 2 * side**3 / best
 
 
-def _status(name: str) -> int:
-    """Bytes from /proc/self/status; 0 on systems without it."""
+def _bytes_of(name: str, file: Path = Path("/proc/self/status")) -> int:
+    """Bytes that a file of the kernel gives in kB; 0 on systems without it."""
     try:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        found = re.search(rf"{name}:\s+(\d+) kB", file.read_text())
     except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0

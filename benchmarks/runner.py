@@ -67,8 +67,16 @@ class Runner:
         dtypes = dict.fromkeys((dtype, torch.float32))
         self.rates = {name_of(d): device.matrix_rate(d, matrix_side) for d in dtypes}
         self.results = Results(about, self.rates)
-        self.reference = random_reference(config, dtype, device.torch)
         self.empty = empty_reference(config)
+        both = (
+            2 * dtype.itemsize * sum(p.numel() for n in self.empty.networks for p in n.parameters())
+        )
+        if both > device.available():
+            raise SystemExit(
+                f"both sides' weights take {both / 1e9:.0f} GB in {self.dtype}, of which "
+                f"{device.available() / 1e9:.0f} GB are free; choose another --dtype."
+            )
+        self.reference = random_reference(config, dtype, device.torch)
         self._ours: Pipeline | None = None
 
     @property
