@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..wuerstchen_core.batches import is_out_of_memory
 from ..wuerstchen_core.compile import CompiledBlock, outside_compiled_code
 from ..wuerstchen_core.cuda_graphs import RecordedNetwork
 from ..wuerstchen_core.optimize import Optimization
-from ..wuerstchen_core.parts import is_out_of_memory
 from ..wuerstchen_core.preview import MAPS_FILE, LinearMap
 from ..wuerstchen_core.sampling import Callback, StepInfo
 from .preview_store import PreviewStore

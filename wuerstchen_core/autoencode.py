@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .batches import halving
 from .memory import strip_rows
-from .parts import halving
 from .stage_a import StageA
 
 # (rows done, rows in all) after each strip; raise from it to cancel.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .autoencode import Progress, decode, encode
+from .batches import in_parts
 from .errors import WireError
 from .geometry import stage_b_grid
 from .guidance import predictor
@@ -19,7 +20,6 @@ from .image_encoder import ImageEncoder, encode_picture
 from .memory import samples_at_once
 from .noise import SampleNoise
 from .offload import with_weights
-from .parts import in_parts
 from .residency import device_of
 from .sampling import Callback, sample, start_from
 from .schedule import thinned, times

@@ -30,7 +30,7 @@ WEIGHTS = {
 }
 READERS = {**PICTURES, **WEIGHTS}
 OTHERS = {"dtype": "auto", "channel": "alpha", "role": "prior"}
-PREFIXES = ("../evil", "/tmp/evil", "a/../../evil", "..\\evil", "C:\\evil", "way-out/evil")
+PREFIXES = ("../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil", "way-out/evil")
 
 
 def names(node: str, data: Path) -> list[str]:

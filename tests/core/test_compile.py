@@ -1,12 +1,11 @@
 """Compiled networks: equal to eager ones, compiled once for many blocks, and never in the way."""
 
 import gc
-import logging
 import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,6 +20,8 @@ from comfyui_wuerstchen.wuerstchen_core.stage_b import StageB, StageBConfig
 from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 
 from ..reference.named_weights import named_weights
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 # All widths of the published Stage B, and each level's skip.
 STAGE_B = StageBConfig(
@@ -70,22 +71,6 @@ class Graphs:
         before = self.compiled
         run()
         return self.compiled - before
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    def ours() -> list[str]:
-        package = "comfyui_wuerstchen."
-        known = [r for r in caplog.records if r.name.startswith(package)]
-        return [record.getMessage() for record in known if record.levelno >= logging.WARNING]
-
-    return ours
 
 
 def step_c(

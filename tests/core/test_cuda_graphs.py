@@ -3,9 +3,8 @@ were there when it was recorded, which is all that a CUDA graph does."""
 
 import copy
 import gc
-import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +25,8 @@ from comfyui_wuerstchen.wuerstchen_core.stage_b import StageB, StageBConfig
 from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 
 from ..reference.named_weights import named_weights
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 TIMES = (0.9, 0.5, 0.1)
 
@@ -69,22 +70,6 @@ def taped(network: Any) -> tuple[Any, Tape]:
     tape, twin = Tape(), copy.deepcopy(network)
     recorded(twin, tape)
     return twin, tape
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    def ours() -> list[str]:
-        return [
-            record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
-        ]
-
-    return ours
 
 
 def context_c(network: StageC, seed: int = 0, batch: int = 2, tokens: int = 7) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from comfyui_wuerstchen.wuerstchen_core.generate import (
     SamplerSettings,
@@ -33,19 +32,9 @@ from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 
 from ..paths import ROOT
 from ..peak_memory import peak_bytes
+from ..reference.named_weights import tamed
 
 CPU = torch.device("cpu")
-
-
-def tamed(network: nn.Module) -> nn.Module:
-    """Random weights whose predictions stay bounded, as a trained model's do."""
-    generator = torch.Generator().manual_seed(3)
-    for name, value in network.named_parameters():
-        fan_in = value[0].numel() if value.ndim > 1 else 1
-        value.data = torch.randn(value.shape, generator=generator) * 0.5 / fan_in**0.5
-        if name.startswith(("out.1", "clf.1")):
-            value.data *= 0.1
-    return network.eval()
 
 
 def stage_c(width: int = 64) -> StageC:

@@ -20,6 +20,7 @@ from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 from comfyui_wuerstchen.wuerstchen_core.text_encoder import TextEncoder
 from comfyui_wuerstchen.wuerstchen_core.training.demo.tokenizer import build_tokenizer
 
+from ..reference.named_weights import tamed
 from .reference_pipelines import from_parts, largest_difference, run_reference
 
 PRIOR = {"c": 64, "depth": 2, "nhead": 1, "c_cond": 32}
@@ -33,17 +34,6 @@ DECODER = {
     "clip_embd": 32,
 }
 VQGAN = {"bottleneck_blocks": 1, "embed_dim": 16, "num_vq_embeddings": 8}
-
-
-def tamed(network: torch.nn.Module) -> torch.nn.Module:
-    """Random weights whose predictions stay bounded, as a trained model's do."""
-    generator = torch.Generator().manual_seed(3)
-    for name, value in network.named_parameters():
-        fan_in = value[0].numel() if value.ndim > 1 else 1
-        value.data = torch.randn(value.shape, generator=generator) * 0.5 / fan_in**0.5
-        if name.startswith(("out.1", "clf.1")):
-            value.data *= 0.1
-    return network.eval()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def named_weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
@@ -27,3 +27,14 @@ def named_weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         else:
             state[name] = noise * (1 / shape[1:].numel()) ** 0.5
     return state
+
+
+def tamed(network: nn.Module) -> nn.Module:
+    """Random weights whose predictions stay bounded, as a trained model's do."""
+    generator = torch.Generator().manual_seed(3)
+    for name, value in network.named_parameters():
+        fan_in = value[0].numel() if value.ndim > 1 else 1
+        value.data = torch.randn(value.shape, generator=generator) * 0.5 / fan_in**0.5
+        if name.startswith(("out.1", "clf.1")):
+            value.data *= 0.1
+    return network.eval()
