@@ -70,7 +70,13 @@ def measure(runner: Runner, arguments: argparse.Namespace) -> None:
     if "stages" in arguments.tables:
         stages(runner, arguments)
     if "scaling" in arguments.tables:
-        scale(runner, arguments.megapixels, arguments.growing_batches, arguments.plot)
+        scale(
+            runner,
+            arguments.megapixels,
+            arguments.growing_batches,
+            arguments.diffusers_up_to,
+            arguments.plot,
+        )
 
 
 def stages(runner: Runner, arguments: argparse.Namespace) -> None:
@@ -117,6 +123,7 @@ def parse() -> argparse.Namespace:
     add("--batches", nargs="+", type=int, help="1 4; with --quick only 1")
     add("--megapixels", nargs="+", type=float, default=[1, 2, 4, 8, 16], help="of `scaling`")
     add("--growing-batches", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="of `scaling`")
+    add("--diffusers-up-to", type=float, default=math.inf, help="megapixels of a batch, `scaling`")
     add("--plot", type=Path, help="a picture of `scaling`, for instance docs/scaling.png")
     add("--rounds", type=int, default=3, help="of the first size; others have one")
     add("--minutes", type=float, help="after which nothing is started; 9 with --quick")

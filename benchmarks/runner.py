@@ -135,12 +135,22 @@ class Runner:
         self.reference.cast(self.torch_dtype)
         self.device.free()
 
-    def stage(self, case: Case, request: Request, rounds: int, table: list[Row]) -> Stage:
-        """Measures one row; smaller ones of the table tell what it will need."""
+    def stage(
+        self,
+        case: Case,
+        request: Request,
+        rounds: int,
+        table: list[Row],
+        theirs: bool = True,
+    ) -> Stage:
+        """Measures one row; smaller ones of the table tell what it will need.
+
+        theirs: whether diffusers takes part."""
         started = time.perf_counter()
         runs: dict[str, Run] = {OURS: case.ours(self.ours)}
         once = time.perf_counter() - started
-        runs[THEIRS] = case.theirs(self.reference)
+        if theirs:
+            runs[THEIRS] = case.theirs(self.reference)
         runs = {
             who: run
             for who, run in runs.items()

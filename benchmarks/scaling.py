@@ -22,20 +22,26 @@ def request_of(megapixels: float, batch: int = 1) -> Request:
 
 
 def scale(
-    runner: Runner, megapixels: Sequence[float], batches: Sequence[int], plot: Path | None
+    runner: Runner,
+    megapixels: Sequence[float],
+    batches: Sequence[int],
+    theirs_up_to: float,
+    plot: Path | None,
 ) -> None:
     """One run a stage and request after one that warms up; pictures are added up.
 
-    batches: of the smallest picture.
+    batches: of the smallest picture. theirs_up_to: megapixels times batch; of more, only ours are
+    run.
     """
     requests = [request_of(area) for area in sorted(megapixels)]
     requests += [Request(requests[0].side, batch) for batch in sorted(batches)]
     table = runner.results.scaling
     for request in dict.fromkeys(requests):
         stages: list[Stage] = []
+        theirs = request.batch * request.side**2 <= theirs_up_to * 2**20
         for case in cases(request):
             if case.what in GROWING:
-                stages.append(runner.stage(case, request, 1, table))
+                stages.append(runner.stage(case, request, 1, table, theirs))
                 stages[-1].found.clear()  # pictures of 16 megapixels take memory
         composed(runner, stages, table)
     if plot is not None:

@@ -196,7 +196,7 @@ from tests.core.test_memory import SampleNoise, SamplerSettings, sample_stage_c,
 
 torch.set_num_threads(1)
 network, sizes = stage_c(), []
-network.free_memory = lambda: 2**60  # nobody foresees that it will not fit
+network.free_memory = lambda: 0  # one at a time, so that little memory is left behind
 
 def run():
     latent, text = torch.zeros(32, 16, 48, 48), torch.zeros(1, 77, 32)
@@ -204,12 +204,14 @@ def run():
     count = lambda info: sizes.append(len(info.x0))
     return sample_stage_c(network, text, None, latent, noise, settings, count)
 
-whole = run()
+alone = run()
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 120 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+network.free_memory = lambda: 2**60  # nobody foresees that it will not fit
+sizes.clear()
 parts = run()
-print(sizes[0], max(sizes[1:]), sum(sizes[1:]), (parts - whole).abs().max().item())
+print(len(parts), max(sizes), (parts - alone).abs().max().item())
 """
 
 
@@ -219,6 +221,6 @@ def test_a_batch_beyond_the_memory_of_the_process() -> None:
         [sys.executable, "-c", NARROW], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    first, largest, total, error = ran.stdout.split()
-    assert int(first) == int(total) == 32 > int(largest)
-    assert float(error) <= 1e-3
+    count, largest, error = ran.stdout.split()
+    assert int(count) == 32 > int(largest)
+    assert float(error) <= 0.02  # of values around 100
