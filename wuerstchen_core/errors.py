@@ -25,6 +25,10 @@ class MissingPartError(CheckpointError):
     """A folder lacks a part that was asked for."""
 
 
+class LoraError(CheckpointError):
+    """A LoRA file that is damaged, for another model, or that fits nothing it was wired to."""
+
+
 class SettingError(WuerstchenError):
     """A setting (steps, strength, size, sampler name, …) is outside what is possible."""
 

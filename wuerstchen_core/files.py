@@ -1,6 +1,8 @@
 """Writing files so that nobody ever sees half of one."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,25 @@ def write_atomically(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def write_folder_atomically(path: Path) -> Iterator[Path]:
+    """The same for a folder, which must not exist yet. Raises FileExistsError."""
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    partial = path.with_name(f"{PARTIAL_PREFIX}{uuid4().hex}-{path.name}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_partials(folder: Path) -> None:
-    """Removes what a killed process left of `write_atomically` directly in `folder`."""
+    """Removes what a killed process left of `write_atomically` and `write_folder_atomically`
+    directly in `folder`."""
     for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

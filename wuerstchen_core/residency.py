@@ -1,5 +1,6 @@
 """Where weights live and in which dtype: policy, kept out of the networks."""
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,7 +12,7 @@ from .errors import SettingError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
-_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -54,13 +55,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         return torch.bfloat16 if _computes_bfloat16(device) else torch.float32
-    if name not in _BY_NAME:
+    if name not in BY_NAME:
         raise SettingError(f"dtype is {name!r}; choose one of {', '.join(DTYPES)}.")
     if name == "float16" and device.type == "cpu":
         raise SettingError(
             "dtype float16 is slow and inexact on the CPU; choose auto, float32 or bfloat16."
         )
-    return _BY_NAME[name]
+    return BY_NAME[name]
 
 
 def place(
@@ -89,16 +90,25 @@ def place(
     return network
 
 
+def twin(network: Network) -> Network:
+    """A network of its own modules that holds the very same weights."""
+    weights = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
+
+
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers that a module itself holds."""
     both = (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
     return dict(chain(*both))
 
 
-def weight_bytes(network: nn.Module) -> int:
-    """What a network's weights take in memory."""
+def weight_bytes(network: nn.Module, shared_with: nn.Module | None = None) -> int:
+    """What a network's weights take in memory, but for those that it shares with another."""
     tensors = chain(network.parameters(), network.buffers())
-    return sum(plain.nbytes for tensor in tensors for plain in plain_tensors(tensor))
+    theirs = chain(shared_with.parameters(), shared_with.buffers()) if shared_with else ()
+    shared = {id(tensor) for tensor in theirs}
+    own = (tensor for tensor in tensors if id(tensor) not in shared)
+    return sum(plain.nbytes for tensor in own for plain in plain_tensors(tensor))
 
 
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:

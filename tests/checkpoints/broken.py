@@ -1,5 +1,6 @@
 """Files that are no weights, or not those of Würstchen v2."""
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -68,6 +69,53 @@ def lfs_pointer(folder: Path) -> Path:
     path = folder / "pointer.safetensors"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     return path
+
+
+def gguf(folder: Path) -> Path:
+    path = folder / "model.gguf.safetensors"
+    path.write_bytes(b"GGUF" + bytes(200))
+    return path
+
+
+def zeros(folder: Path) -> Path:
+    """What a download leaves that was set aside and never written."""
+    path = folder / "zeros.safetensors"
+    path.write_bytes(bytes(4096))
+    return path
+
+
+def huge_header(folder: Path) -> Path:
+    path = folder / "huge.safetensors"
+    path.write_bytes((1 << 60).to_bytes(8, "little") + b'{"a":' + b" " * 100)
+    return path
+
+
+def deep_header(folder: Path) -> Path:
+    return _headed(folder / "deep.safetensors", b'{"a":' + b"[" * 50_000)
+
+
+def no_header(folder: Path) -> Path:
+    return _headed(folder / "header.safetensors", b'{"a": nul}')
+
+
+def unknown_dtype(folder: Path) -> Path:
+    return _stated(folder / "dtype.safetensors", "F4", [4], [0, 16])
+
+
+def negative_shape(folder: Path) -> Path:
+    return _stated(folder / "shape.safetensors", "F32", [-4], [0, 16])
+
+
+def overflowing_shape(folder: Path) -> Path:
+    return _stated(folder / "shape.safetensors", "F32", [1 << 40, 1 << 40], [0, 16])
+
+
+def offsets_beyond_the_end(folder: Path) -> Path:
+    return _stated(folder / "offsets.safetensors", "F32", [4], [1 << 40, (1 << 40) + 16])
+
+
+def offsets_backwards(folder: Path) -> Path:
+    return _stated(folder / "offsets.safetensors", "F32", [4], [16, 0])
 
 
 def truncated_safetensors(folder: Path) -> Path:
@@ -145,6 +193,16 @@ UNREADABLE: tuple[Spoil, ...] = (
     short_text,
     web_page,
     lfs_pointer,
+    gguf,
+    zeros,
+    huge_header,
+    deep_header,
+    no_header,
+    unknown_dtype,
+    negative_shape,
+    overflowing_shape,
+    offsets_beyond_the_end,
+    offsets_backwards,
     truncated_safetensors,
     truncated_header,
     truncated_pt,
@@ -155,6 +213,16 @@ UNREADABLE: tuple[Spoil, ...] = (
     other_zip,
     broken_index,
 )
+
+
+def _headed(path: Path, header: bytes) -> Path:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    return path
+
+
+def _stated(path: Path, dtype: str, shape: list[int], offsets: list[int]) -> Path:
+    about = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    return _headed(path, json.dumps({"cond_mapper.0.weight": about}).encode())
 
 
 def _stage_c(path: Path) -> Path:

@@ -58,7 +58,12 @@ FOREIGN = {
     Kind.VAE: ["encoder.conv_in.weight", "decoder.conv_in.weight"],
     Kind.FLUX: ["double_blocks.0.img_attn.qkv.weight", "img_in.weight"],
     Kind.LORA: ["prior.blocks.2.attention.to_q.lora_A.weight"],
-    Kind.OPEN_CLIP: ["transformer.resblocks.0.attn.in_proj_weight", "token_embedding.weight"],
+    Kind.CLIP_VISION: ["vision_model.embeddings.class_embedding", "visual_projection.weight"],
+    Kind.EMBEDDING: ["clip_g", "clip_l"],
+    Kind.CONTROLNET: ["controlnet_cond_embedding.conv_in.weight", "conv_in.weight"],
+    Kind.UPSCALER: ["conv_first.weight", "body.0.rdb1.conv1.weight"],
+    Kind.T5: ["encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"],
+    Kind.LANGUAGE_MODEL: ["model.layers.0.self_attn.q_proj.weight", "model.norm.weight"],
     Kind.UNKNOWN: ["conv.weight"],
 }
 
@@ -159,6 +164,9 @@ def test_counters_may_be_missing_or_extra(loader: str, tmp_path: Path) -> None:
         ("stage_b", "level_config", ["CT", "CTX", "CTA", "CTA"], "no possible network"),
         ("image_encoder", "stages", [[True, 1]], "rows of [fused, expand, stride, channels"),
         ("image_encoder", "stages", [["a"] * 5], "no possible network"),
+        ("stage_c", "depth", 10**9, "depth to 1000000000, and the weights are only"),
+        ("stage_b", "blocks", [1, 2, 10**9, 1], "blocks to [1, 2, 1000000000, 1]"),
+        ("stage_a", "bottleneck_blocks", 10**9, "bottleneck_blocks to 1000000000"),
     ],
 )
 def test_config_that_disagrees(
@@ -191,7 +199,7 @@ def test_text_encoder_without_its_tokenizer_or_config(published: Path, tmp_path:
     with pytest.raises(MissingPartError, match="tokenizer"):
         load_text_encoder(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(MissingPartError, match="config.json"):
+    with pytest.raises(MissingPartError, match=r"vocab\.json and merges\.txt"):
         load_text_encoder(folder)
 
 
@@ -215,6 +223,24 @@ def test_text_encoder_that_lacks_layers(published: Path, tmp_path: Path) -> None
 def test_float16_on_the_cpu(published: Path) -> None:
     with pytest.raises(SettingError, match="float16"):
         load_stage_c(published / "wuerstchen-prior" / "prior", "float16", torch.device("cpu"))
+
+
+def test_made_up_numbers_in_names(tmp_path: Path) -> None:
+    """They must not make a network that takes for ever to build."""
+    state = networks()["stage_c"].state_dict()
+    state["blocks.999999999.depthwise.weight"] = torch.zeros(1)
+    with pytest.raises(MismatchedCheckpointError, match="blocks.999999999"):
+        load_stage_c(write_file(tmp_path / "c.safetensors", state))
+
+
+def test_a_text_encoder_with_a_made_up_depth(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "wuerstchen", tmp_path / "wuerstchen")
+    folder = tmp_path / "wuerstchen" / "text_encoder"
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 10**9}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MismatchedCheckpointError, match="1000000000 layers") as caught:
+        load_text_encoder(folder)
+    assert_readable(str(caught.value))
 
 
 def assert_readable(message: str) -> None:

@@ -81,12 +81,23 @@ def test_a_dtype_that_the_device_cannot_use(published: Path) -> None:
         check_part("stage_c", path, "float16", torch.device("cpu"))
 
 
-def write_holes(path: Path, shapes: dict[str, torch.Size]) -> int:
-    """A safetensors file of float32 zeros that takes no room on the disk; its size in bytes."""
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+}
+
+
+def write_holes(
+    path: Path, shapes: dict[str, torch.Size], dtype: torch.dtype = torch.float32
+) -> int:
+    """A safetensors file of zeros that takes no room on the disk; its size in bytes."""
     header, end = {}, 0
     for name, shape in shapes.items():
-        start, end = end, end + 4 * shape.numel()
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start, end = end, end + dtype.itemsize * shape.numel()
+        stated = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        header[name] = stated
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)

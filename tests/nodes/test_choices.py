@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_wuerstchen.nodes.parts import (
+from comfyui_wuerstchen.nodes.choices import (
     folder_choices,
     part_choices,
     path_of,
@@ -21,7 +21,7 @@ from comfyui_wuerstchen.nodes.parts import (
 )
 from comfyui_wuerstchen.nodes.runtime import PlainSurroundings, use
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.detect import Kind
-from comfyui_wuerstchen.wuerstchen_core.checkpoints.peek import peek
+from comfyui_wuerstchen.wuerstchen_core.checkpoints.peek import offers, peek
 from comfyui_wuerstchen.wuerstchen_core.errors import CheckpointError
 
 from ..paths import DEMO
@@ -105,6 +105,18 @@ def test_peek_tells_what_files_are(tmp_path: Path) -> None:
     wrapped = {f"module.{name}": value for name, value in load_file(PRIOR).items()}
     torch.save({"ema_state_dict": wrapped, "step": 3}, tmp_path / "prior.pt")
     assert peek(tmp_path / "prior.pt") is Kind.STAGE_C
+    legacy = tmp_path / "legacy.pt"
+    torch.save({"state_dict": wrapped}, legacy, _use_new_zipfile_serialization=False)
+    assert peek(legacy) is Kind.STAGE_C
+
+
+def test_all_networks_of_a_file_are_offered(tmp_path: Path) -> None:
+    """model_v2_stage_b.pt holds Stage B and the image encoder."""
+    encoder = DEMO / "EfficientNetEncoder" / "diffusion_pytorch_model.safetensors"
+    decoder = DEMO / "wuerstchen" / "decoder" / "diffusion_pytorch_model.safetensors"
+    content = {"state_dict": load_file(decoder), "effnet_state_dict": load_file(encoder)}
+    torch.save(content, tmp_path / "model_v2_stage_b.pt")
+    assert offers(tmp_path / "model_v2_stage_b.pt") == {Kind.STAGE_B, Kind.IMAGE_ENCODER}
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,23 @@ from ..residency import Network
 from ..stage_a import StageA, StageAConfig
 from ..stage_b import StageB, StageBConfig
 from ..stage_c import StageC, StageCConfig
+from ..v1.paella import Paella, PaellaConfig
+from ..v1.stage_c import StageCV1Config
 from .derive import (
     Shapes,
     derive_image_encoder,
     derive_stage_a,
     derive_stage_b,
+    derive_stage_b_v1,
     derive_stage_c,
+    derive_stage_c_v1,
 )
 from .detect import Kind
 
 
 @dataclass(frozen=True)
 class Architecture(Generic[Network]):
-    """One of the four networks that this project defines itself."""
+    """One of the networks that this project defines itself."""
 
     kind: Kind
     config: type[Any]
@@ -47,6 +51,17 @@ IMAGE_ENCODER = Architecture(
     "EfficientNetEncoder",
 )
 
+# Those of v1, which was published without config.json files; the names are the original's classes.
+STAGE_C_V1 = Architecture(Kind.STAGE_C, StageCV1Config, StageC, derive_stage_c_v1, "Prior")
+STAGE_B_V1 = Architecture(Kind.STAGE_B_V1, PaellaConfig, Paella, derive_stage_b_v1, "Paella")
+IMAGE_ENCODER_V1 = Architecture(
+    Kind.IMAGE_ENCODER_V1,
+    ImageEncoderConfig,
+    ImageEncoder,
+    derive_image_encoder,
+    "EfficientNetEncoder",
+)
+
 # What shapes cannot tell.
 _GUESSED = {
     "nhead",
@@ -58,7 +73,20 @@ _GUESSED = {
     "stochastic_depth",
 }
 
+# What says how often something is repeated.
+_COUNTS = {"depth", "levels", "bottleneck_blocks", "blocks", "stages"}
+
 ARCHITECTURES: tuple[Architecture[Any], ...] = (STAGE_C, STAGE_B, STAGE_A, IMAGE_ENCODER)
+
+
+# Names that fields had in the first revisions of the published repositories.
+_OLD_NAMES = {
+    Kind.STAGE_A: {
+        "c_hidden": "embed_dim",
+        "c_latent": "latent_channels",
+        "codebook_size": "num_vq_embeddings",
+    }
+}
 
 
 def read_config(architecture: Architecture[Any], path: Path) -> Any:
@@ -73,6 +101,8 @@ def read_config(architecture: Architecture[Any], path: Path) -> Any:
         raise UnreadableCheckpointError(f"{path} is not readable JSON: {error}.") from error
     if not isinstance(data, Mapping):
         raise UnreadableCheckpointError(f"{path} holds no JSON object with a config's fields.")
+    old = _OLD_NAMES.get(architecture.kind, {})
+    data = {old.get(name, name): value for name, value in data.items()}
     known = {field.name: field.default for field in fields(architecture.config)}
     values = {name: _from_json(name, data[name]) for name in known if name in data}
     for name, value in values.items():
@@ -123,6 +153,20 @@ def _check_heads(attention: Attention) -> None:
     width = attention.to_q.out_features
     if attention.heads < 1 or width % attention.heads:
         raise ValueError(f"{width} channels cannot be split among {attention.heads} heads")
+
+
+def check_counts(config: Any, tensors: int) -> None:
+    """Raises MismatchedCheckpointError for more layers than there are tensors: a broken config must
+    not make a network that takes for ever to build."""
+    for name in _COUNTS & vars(config).keys():
+        stated = getattr(config, name)
+        numbers = stated if isinstance(stated, tuple) else (stated,)
+        layers = [one.layers if isinstance(one, BackboneStage) else one for one in numbers]
+        if any(isinstance(each, int) and each > tensors for each in layers):
+            raise MismatchedCheckpointError(
+                f"config.json sets {name} to {_plain(stated)}, and the weights are only {tensors} "
+                "tensors."
+            )
 
 
 def derive_config(architecture: Architecture[Any], shapes: Shapes) -> Any:

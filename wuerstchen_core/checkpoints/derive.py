@@ -6,17 +6,21 @@ released checkpoint: heads of 64 channels, patches of 2×2 px, the strides of Ef
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ..errors import MismatchedCheckpointError
-from ..image_encoder import BackboneStage, ImageEncoderConfig
+from ..image_encoder import EFFICIENTNET_V2_L, BackboneStage, ImageEncoderConfig
 from ..stage_a import StageAConfig
 from ..stage_b import StageBConfig
 from ..stage_c import StageCConfig
+from ..v1.paella import PaellaConfig
+from ..v1.stage_c import StageCV1Config
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 HEAD_WIDTH = 64
 PATCH_AREA = 4
+PAELLA_HEADS = 16  # whatever the width
 _BACKBONE_STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the six or seven rows that EfficientNetV2 has
 
 
@@ -32,31 +36,67 @@ def derive_stage_c(shapes: Shapes) -> StageCConfig:
     )
 
 
-def derive_stage_b(shapes: Shapes) -> StageBConfig:
-    levels = _count(shapes, "down_blocks.")
-    c_cond, clip_embd = shapes["clip_mapper.weight"]
-    letters = [_letters(shapes, f"down_blocks.{i}.") for i in range(levels)]
+def derive_stage_c_v1(shapes: Shapes) -> StageCV1Config:
+    return StageCV1Config(**vars(derive_stage_c(shapes)))
+
+
+class _Levels(NamedTuple):
+    """What the levels of a U-net tell; fields of its config."""
+
+    c_r: int
+    c_hidden: tuple[int, ...]
+    blocks: tuple[int, ...]
+    level_config: tuple[str, ...]
+    kernel_size: int
+
+
+def _levels(shapes: Shapes) -> _Levels:
+    levels = range(_count(shapes, "down_blocks."))
+    letters = [_letters(shapes, f"down_blocks.{i}.") for i in levels]
     groups = [_shortest_period(word) for word in letters]
-    hidden = tuple(
-        _first(shapes, rf"down_blocks\.{i}\.\d+\.depthwise\.weight")[0] for i in range(levels)
+    kernels = [_first(shapes, rf"down_blocks\.{i}\.\d+\.depthwise\.weight") for i in levels]
+    return _Levels(
+        c_r=_first(shapes, r"down_blocks\.\d+\.\d+\.mapper\.weight")[1],
+        c_hidden=tuple(kernel[0] for kernel in kernels),
+        blocks=tuple(len(w) // len(g) for w, g in zip(letters, groups, strict=True)),
+        level_config=tuple(groups),
+        kernel_size=kernels[0][-1],
     )
-    inject = tuple(f"effnet_mappers.{i}.weight" in shapes for i in range(levels))
+
+
+def derive_stage_b(shapes: Shapes) -> StageBConfig:
+    levels = _levels(shapes)
+    c_cond, clip_embd = shapes["clip_mapper.weight"]
+    inject = tuple(f"effnet_mappers.{i}.weight" in shapes for i in range(len(levels.blocks)))
     mapper = _first(shapes, r"effnet_mappers\.\d+\.weight") if any(inject) else None
     return StageBConfig(
         c_in=shapes["embedding.1.weight"][1] // PATCH_AREA,
         c_out=shapes["clf.1.weight"][0] // (2 * PATCH_AREA),
-        c_r=_first(shapes, r"down_blocks\.\d+\.\d+\.mapper\.weight")[1],
         c_cond=c_cond,
-        c_hidden=hidden,
         nhead=tuple(
-            _heads(c) if "A" in group else -1 for c, group in zip(hidden, groups, strict=True)
+            _heads(c) if "A" in group else -1
+            for c, group in zip(levels.c_hidden, levels.level_config, strict=True)
         ),
-        blocks=tuple(len(w) // len(g) for w, g in zip(letters, groups, strict=True)),
-        level_config=tuple(groups),
         inject_effnet=inject,
         effnet_embd=mapper[1] if mapper else StageBConfig.effnet_embd,
         clip_embd=clip_embd,
-        kernel_size=_first(shapes, r"down_blocks\.0\.\d+\.depthwise\.weight")[-1],
+        **levels._asdict(),
+    )
+
+
+def derive_stage_b_v1(shapes: Shapes) -> PaellaConfig:
+    levels = _levels(shapes)
+    c_cond, byt5_embd = shapes["byt5_mapper.weight"]
+    num_labels, c_in = shapes["in_mapper.0.weight"]
+    return PaellaConfig(
+        c_in=c_in,
+        c_out=shapes["out_mapper.1.weight"][1],
+        num_labels=num_labels,
+        c_cond=c_cond,
+        nhead=tuple(PAELLA_HEADS if "A" in group else -1 for group in levels.level_config),
+        effnet_embd=shapes["effnet_mapper.weight"][1],
+        byt5_embd=byt5_embd,
+        **levels._asdict(),
     )
 
 
@@ -84,13 +124,38 @@ def derive_image_encoder(shapes: Shapes) -> ImageEncoderConfig:
         )
     stages = tuple(_backbone_stage(shapes, row) for row in range(1, rows + 1))
     stem, last = shapes["backbone.0.0.weight"][0], shapes[f"backbone.{rows + 1}.0.weight"][0]
-    known = ImageEncoderConfig()
+    published = (ImageEncoderConfig(), EFFICIENTNET_V2_L)
+    known = {(one.stem, one.stages): one.effnet for one in published}
     return ImageEncoderConfig(
         c_latent=shapes["mapper.0.weight"][0],
         c_cond=last,
-        effnet=known.effnet if (stem, stages) == (known.stem, known.stages) else "efficientnet_v2",
+        effnet=known.get((stem, stages), "efficientnet_v2"),
         stem=stem,
         stages=stages,
+    )
+
+
+class TowerSizes(NamedTuple):
+    """What the shapes of a CLIP text tower tell."""
+
+    vocabulary: int
+    positions: int
+    width: int
+    inner_width: int
+    layers: int
+    heads: int
+
+
+def derive_text_tower(shapes: Shapes) -> TowerSizes:
+    """Names are those of `towers.Tower`."""
+    vocabulary, width = shapes["embeddings.token_embedding.weight"]
+    return TowerSizes(
+        vocabulary=vocabulary,
+        positions=shapes["embeddings.position_embedding.weight"][0],
+        width=width,
+        inner_width=shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        layers=_count(shapes, "encoder.layers."),
+        heads=_heads(width),
     )
 
 
@@ -132,7 +197,10 @@ def _heads(channels: int) -> int:
 
 def _count(shapes: Shapes, prefix: str) -> int:
     """How many numbered modules follow a prefix; some of them have no weights."""
-    return max((int(number) for number, _ in _below(shapes, prefix)), default=-1) + 1
+    count = max((int(number) for number, _ in _below(shapes, prefix)), default=-1) + 1
+    if count > len(shapes):  # a number that somebody made up, not one of a module
+        raise ValueError(f"{prefix}{count - 1}")
+    return count
 
 
 def _below(shapes: Iterable[str], prefix: str) -> Iterable[tuple[str, str]]:

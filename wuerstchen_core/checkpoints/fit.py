@@ -12,20 +12,40 @@ from .detect import Kind, detect
 from .read import State
 
 _NAMED_AT_MOST = 8
+# What comes before a part's names in ComfyUI's checkpoints, which hold several models. That of
+# Stable Cascade's Stage B brings Stage A.
+_BUNDLED = {
+    Kind.STAGE_C: "model.diffusion_model.",
+    Kind.STAGE_B: "model.diffusion_model.",
+    Kind.STAGE_A: "vae.",
+}
 # Counters and constants that inference never reads; some savers leave them out.
 _IDLE = ("num_batches_tracked", "position_ids")
 
 
 def state_of_kind(states: list[State], kind: Kind, path: Path) -> State:
     """The state dict of the wanted kind. Raises ForeignCheckpointError, which says what came."""
-    found = [detect(state) for state in states]
-    if kind in found:
-        return states[found.index(kind)]
-    other = found[0]
+    for state in states:
+        own = without_bundle(state, kind)
+        if detect(own) is kind:
+            return own
+    raise foreign(states[0], kind, path)
+
+
+def without_bundle(state: State, kind: Kind) -> State:
+    """A part's own tensors in a checkpoint of several models; any other state dict as it is."""
+    prefix = _BUNDLED.get(kind, "")
+    own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    return own or state
+
+
+def foreign(state: State, kind: Kind, path: Path) -> ForeignCheckpointError:
+    """The error that says what came instead of a kind."""
+    other = detect(state)
     if other is Kind.UNKNOWN:
-        names = ", ".join(list(states[0])[:3])
-        raise ForeignCheckpointError(f"{path} is not {kind.title}: {other.advice} ({names}, …).")
-    raise ForeignCheckpointError(
+        names = ", ".join(list(state)[:3])
+        return ForeignCheckpointError(f"{path} is not {kind.title}: {other.advice} ({names}, …).")
+    return ForeignCheckpointError(
         f"{path} is {other.title}, and {kind.title} is expected here: {other.advice}."
     )
 

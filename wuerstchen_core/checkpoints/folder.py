@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from .constants import check_constants
 from .detect import Kind, detect
 from .read import State
 from .source import entries, find_source, parts_in, read_source
+from .towers import tower_in
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ _PART_KINDS = {
     Kind.TEXT_ENCODER,
     Kind.IMAGE_ENCODER,
 }
+CLIP_BIGG_WIDTH, CLIP_H_WIDTH = 1280, 1024
 # The tensor whose last size is the width of the text states that a part makes or reads.
 _TEXT_WIDTHS = {
     Kind.STAGE_C: "cond_mapper.0.weight",
     Kind.STAGE_B: "clip_mapper.weight",
-    Kind.TEXT_ENCODER: "embeddings.token_embedding.weight",
+    Kind.STAGE_B_V1: "byt5_mapper.weight",
 }
 
 # Part -> published repository, and the file in it.
@@ -67,7 +69,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """One part that was found. `repository` is the folder whose parts belong together."""
 
     kind: Kind
@@ -83,42 +85,55 @@ def find_parts(folder: Path) -> Parts:
     or hold the original .pt files. What weights are is judged by their tensors' names. Raises
     UnreadableCheckpointError when there is no such folder, and what `check_constants` raises.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise UnreadableCheckpointError(f"{folder} {what}; a folder of weights is expected.")
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise UnreadableCheckpointError(f"{folder} may not be read; change its permissions.")
-    candidates: list[_Candidate] = []
-    unused: list[str] = []
-    for path, repository in _weights_below(folder):
-        try:
-            candidates += _look_into(path, repository)
-        except CheckpointError as error:
-            unused.append(str(error).rstrip("."))
-    unused += [f"{c.path} is {c.kind.title}" for c in candidates if c.kind not in _PART_KINDS]
-
-    stage_c, stage_b = _best(Kind.STAGE_C, candidates), _best(Kind.STAGE_B, candidates)
+    candidates, unused = look_through(folder, _PART_KINDS)
+    stage_c = best(Kind.STAGE_C, candidates, other_width=CLIP_H_WIDTH)
+    stage_b = best(Kind.STAGE_B, candidates)
     for stage in (stage_c, stage_b):
         if stage is not None:
             check_constants(stage.repository)
     return Parts(
         folder,
-        stage_c=_path(stage_c),
-        stage_b=_path(stage_b),
-        stage_a=_path(_best(Kind.STAGE_A, candidates)),
-        prior_text_encoder=_path(_text_encoder_of(stage_c, 1280, candidates)),
-        decoder_text_encoder=_path(_text_encoder_of(stage_b, 1024, candidates)),
-        image_encoder=_path(_best(Kind.IMAGE_ENCODER, candidates)),
+        stage_c=path_of(stage_c),
+        stage_b=path_of(stage_b),
+        stage_a=path_of(best(Kind.STAGE_A, candidates)),
+        prior_text_encoder=path_of(text_encoder_of(stage_c, CLIP_BIGG_WIDTH, candidates)),
+        decoder_text_encoder=path_of(text_encoder_of(stage_b, CLIP_H_WIDTH, candidates)),
+        image_encoder=path_of(best(Kind.IMAGE_ENCODER, candidates)),
         unused=tuple(unused),
     )
 
 
-def _best(kind: Kind, candidates: list[_Candidate]) -> _Candidate | None:
-    """Of several, that of a whole pipeline, then the interpolated prior (the published default)."""
+def look_through(folder: Path, kinds: Collection[Kind]) -> tuple[list[Candidate], list[str]]:
+    """What lies in a folder, and which weights are of none of these kinds and why.
 
-    def rank(candidate: _Candidate) -> tuple[bool, bool, str]:
+    Raises UnreadableCheckpointError when there is no such folder.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UnreadableCheckpointError(f"{folder} {what}; a folder of weights is expected.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UnreadableCheckpointError(f"{folder} may not be read; change its permissions.")
+    candidates: list[Candidate] = []
+    unused: list[str] = []
+    for path, repository in weights_below(folder):
+        try:
+            candidates += _look_into(path, repository)
+        except CheckpointError as error:
+            unused.append(str(error).rstrip("."))
+    unused += [f"{c.path} is {c.kind.title}" for c in candidates if c.kind not in kinds]
+    return candidates, unused
+
+
+def best(kind: Kind, candidates: list[Candidate], other_width: int = 0) -> Candidate | None:
+    """Of several, that of a whole pipeline, then the interpolated prior (the published default).
+
+    other_width: of the texts that the other version's reads, which comes last.
+    """
+
+    def rank(candidate: Candidate) -> tuple[bool, bool, bool, str]:
+        other = candidate.width == other_width
         whole = (candidate.repository / "model_index.json").is_file()
-        return not whole, "interpol" not in candidate.path.name, str(candidate.path)
+        return other, not whole, "interpol" not in candidate.path.name, str(candidate.path)
 
     found = sorted((c for c in candidates if c.kind is kind), key=rank)
     if len(found) > 1:
@@ -127,9 +142,9 @@ def _best(kind: Kind, candidates: list[_Candidate]) -> _Candidate | None:
     return found[0] if found else None
 
 
-def _text_encoder_of(
-    stage: _Candidate | None, usual_width: int, candidates: list[_Candidate]
-) -> _Candidate | None:
+def text_encoder_of(
+    stage: Candidate | None, usual_width: int, candidates: list[Candidate]
+) -> Candidate | None:
     """The text encoder as wide as a stage reads, best the one that lies beside it."""
     width = stage.width if stage else usual_width
     fitting = [c for c in candidates if c.kind is Kind.TEXT_ENCODER and c.width == width]
@@ -137,27 +152,28 @@ def _text_encoder_of(
     return next(iter(beside or fitting), None)
 
 
-def _path(candidate: _Candidate | None) -> Path | None:
+def path_of(candidate: Candidate | None) -> Path | None:
     return candidate.path if candidate else None
 
 
-def _look_into(path: Path, repository: Path) -> list[_Candidate]:
+def _look_into(path: Path, repository: Path) -> list[Candidate]:
     """What a part's folder or a file holds: names and shapes are read, no data."""
     found = []
     for state in read_source(find_source(path)):
-        kind = detect(state)
-        found.append(_Candidate(kind, path, repository, _text_width(kind, state)))
+        kind, tower = detect(state), tower_in(state)
+        if kind is not Kind.TEXT_ENCODER:
+            found.append(Candidate(kind, path, repository, _text_width(kind, state)))
+        if tower is not None:  # also inside of another model's checkpoint
+            found.append(Candidate(Kind.TEXT_ENCODER, path, repository, tower.width))
     return found
 
 
 def _text_width(kind: Kind, state: State) -> int:
-    for name, value in state.items():
-        if kind in _TEXT_WIDTHS and name.endswith(_TEXT_WIDTHS[kind]) and value.ndim:
-            return value.shape[-1]
-    return 0
+    value = state.get(_TEXT_WIDTHS.get(kind, ""))
+    return value.shape[-1] if value is not None and value.ndim else 0
 
 
-def _weights_below(folder: Path) -> Iterator[tuple[Path, Path]]:
+def weights_below(folder: Path) -> Iterator[tuple[Path, Path]]:
     """(weights, their repository): in the folder, in repositories in it, in their parts."""
     top = _snapshot(folder)
     for path in parts_in(top):

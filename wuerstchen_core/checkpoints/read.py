@@ -17,13 +17,13 @@ from ..errors import UnreadableCheckpointError
 State = dict[str, Tensor]
 
 # What the original training scripts put around their weights; averaged weights are preferred.
-_CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
+CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
 # What wrappers put before every name: DistributedDataParallel, torch.compile, ComfyUI's savers.
 WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 # How torch.save began its files before they were zip archives: a pickled magic number.
-_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 # What other things begin with, and what to say of them.
 _STRANGERS = (
@@ -39,17 +39,31 @@ def read_states(path: Path) -> list[State]:
     Tensors are memory-mapped where the format allows it, so looking at shapes costs little.
     Raises UnreadableCheckpointError.
     """
-    start = _first_bytes(path)
-    if start[8:9] == b"{":
-        content: Any = _read_safetensors(path)
-    elif start.startswith((_ZIP, _TORCH_LEGACY)):
-        content = _read_pickle(path)
-    else:
-        raise UnreadableCheckpointError(f"{path} {_what_it_is(start)}.")
-    states = [state for state in map(_tensors, _unwrapped(content)) if state]
+    states = [state for state in map(_tensors, _unwrapped(read_content(path))) if state]
     if not states:
         raise UnreadableCheckpointError(f"{path} holds no tensors; a file of weights is expected.")
     return states
+
+
+def read_content(path: Path) -> Any:
+    """What a file of tensors holds, as it was saved. Never runs code from the file.
+
+    Raises UnreadableCheckpointError.
+    """
+    start = _first_bytes(path)
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    if start.startswith((_ZIP, TORCH_LEGACY)):
+        return _read_pickle(path)
+    raise UnreadableCheckpointError(f"{path} {_what_it_is(start)}.")
+
+
+def format_of(path: Path) -> str:
+    """The format of a file of tensors, in words. Raises UnreadableCheckpointError."""
+    start = _first_bytes(path)
+    if start[8:9] == b"{":
+        return "safetensors"
+    return "torch, zipped" if start.startswith(_ZIP) else "torch, before 1.6"
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -106,7 +120,7 @@ def _read_pickle(path: Path) -> object:
 def _unwrapped(content: object) -> list[Mapping[Any, object]]:
     if not isinstance(content, Mapping):
         return []
-    inner = [content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
+    inner = [content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)]
     return inner or [content]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from ..stage_b import StageB
 from ..stage_c import LATENT_MEAN, LATENT_STD
 from ..text_encoder import TextEncoder
 from .configs import ARCHITECTURES, Architecture
-from .text import PREFIX
+from .towers import PREFIX
+
+# What the weights are called in a part's folder, and in that of a text encoder.
+PART_WEIGHTS, TOWER_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 
 # Fields of ours that no published config.json has; written only where they say something.
 _OWN_FIELDS = ("stem", "stages", "stochastic_depth")
@@ -37,9 +41,20 @@ def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.fl
             "a folded Stage B has no published layout; load it with fold=False to save it."
         )
     architecture = next(a for a in ARCHITECTURES if a.build is type(network))
-    state = _cast(network.state_dict(), dtype)
-    _write_json(folder / "config.json", _config_of(architecture, network.config))
-    _write_weights(folder / "diffusion_pytorch_model.safetensors", state)
+    state = cast(network.state_dict(), dtype)
+    write_part(architecture, network.config, state, folder)
+
+
+def write_part(
+    architecture: Architecture[Any],
+    config: Any,
+    state: dict[str, Tensor],
+    folder: Path,
+    about: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a part's folder from its weights by our names. about: more metadata of the file."""
+    write_weights(folder / PART_WEIGHTS, state, about)
+    write_json(folder / "config.json", _config_of(architecture, config))
 
 
 def save_text_encoder(
@@ -48,15 +63,20 @@ def save_text_encoder(
     """Writes `text_encoder` and `tokenizer` into a pipeline's folder. Raises like save_network."""
     state = {
         PREFIX + name.removeprefix(PREFIX): value
-        for name, value in _cast(encoder.network.state_dict(), dtype).items()
+        for name, value in cast(encoder.network.state_dict(), dtype).items()
     }
+    write_tower(encoder.network.config, state, folder / "text_encoder")
+    write_tokenizer(encoder.tokenizer, folder / "tokenizer")
+
+
+def write_tower(config: Any, state: dict[str, Tensor], folder: Path) -> None:
+    """Writes a `text_encoder` folder from its weights, with or without `PREFIX`."""
     # Without a dtype, transformers would compute in the file's, beside float32 networks.
     wanted = {"architectures": ["CLIPTextModel"], "torch_dtype": "float32"}
-    config = {**encoder.network.config.to_dict(), **wanted}
-    config.pop("dtype", None)
-    _write_json(folder / "text_encoder" / "config.json", config)
-    _write_weights(folder / "text_encoder" / "model.safetensors", state)
-    _write_tokenizer(encoder, folder / "tokenizer")
+    stated = {**config.to_dict(), **wanted}
+    stated.pop("dtype", None)
+    write_weights(folder / TOWER_WEIGHTS, state)
+    write_json(folder / "config.json", stated)
 
 
 def write_pipeline_indexes(folder: Path) -> None:
@@ -85,8 +105,8 @@ def write_pipeline_indexes(folder: Path) -> None:
     }
     scheduler = {"_class_name": "DDPMWuerstchenScheduler", "s": 0.008, "scaler": 1.0}
     for name, index in indexes.items():
-        _write_json(folder / name / "model_index.json", index)
-        _write_json(folder / name / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(folder / name / "model_index.json", index)
+        write_json(folder / name / "scheduler" / "scheduler_config.json", scheduler)
 
 
 def _config_of(architecture: Architecture[Any], config: Any) -> dict[str, Any]:
@@ -98,37 +118,42 @@ def _config_of(architecture: Architecture[Any], config: Any) -> dict[str, Any]:
     return {"_class_name": architecture.class_name, **values}
 
 
-def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    cast = {}
+def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in a dtype. Raises CheckpointError for one whose range they leave."""
+    result = {}
     for name, value in state.items():
         if value.is_floating_point():
-            cast[name] = value.detach().to("cpu", dtype).contiguous()
-            if value.isfinite().all() and not cast[name].isfinite().all():
+            result[name] = value.detach().to("cpu", dtype).contiguous()
+            if not result[name].isfinite().all() and value.float().isfinite().all():
                 raise CheckpointError(
-                    f"{name} goes up to {value.abs().max().item():.3g}, which {dtype} cannot hold; "
-                    "save as torch.bfloat16 or torch.float32."
+                    f"{name} goes up to {value.float().abs().max().item():.3g}, which {dtype} "
+                    "cannot hold; save as torch.bfloat16 or torch.float32."
                 )
         else:
-            cast[name] = value.detach().cpu().contiguous()
-    return cast
+            result[name] = value.detach().cpu().contiguous()
+    return result
 
 
-def _write_json(path: Path, data: dict[str, Any]) -> None:
+def write_json(path: Path, data: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
+def write_weights(
+    path: Path, state: dict[str, Tensor], about: Mapping[str, str] | None = None
+) -> None:
+    """Writes a .safetensors file of contiguous tensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
+        save_file(state, partial, metadata={"format": "pt", **(about or {})})
 
 
-def _write_tokenizer(encoder: TextEncoder, folder: Path) -> None:
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer's folder as published ones are."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        encoder.tokenizer.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
         _add_published_vocabulary(Path(scratch))
         for file in Path(scratch).iterdir():
             with write_atomically(folder / file.name) as partial:

@@ -17,6 +17,7 @@ _WEIGHT_NAMES = tuple(
         ".safetensors.index.json",
         ".fp16.safetensors",
         ".bin",
+        ".fp16.bin",
         ".bin.index.json",
     )
     for stem in _STEMS

@@ -1,25 +1,37 @@
-"""A CLIP text encoder's folder -> the tower and its tokenizer. Never touches the network."""
+"""A CLIP text encoder's weights -> the tower and its tokenizer. Never touches the network."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from ..errors import MismatchedCheckpointError, MissingPartError, UnreadableCheckpointError
+from ..errors import (
+    ForeignCheckpointError,
+    MismatchedCheckpointError,
+    MissingPartError,
+    UnreadableCheckpointError,
+)
 from ..optimize import PLAIN, Optimization, placed
 from ..residency import pick_device, pick_dtype
 from ..text_encoder import TextEncoder
+from .derive import derive_text_tower
 from .detect import Kind
-from .fit import completed, filled, problems_of, state_of_kind
+from .fit import completed, foreign, problems_of
 from .read import State
+from .scaled import multiplied, split_scales
 from .source import find_source, read_source
+from .towers import PREFIX, Tower, tower_in
 
 if TYPE_CHECKING:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-# transformers 5 dropped this prefix from CLIPTextModel's names; published files have it.
-PREFIX = "text_model."
+# Width -> layers of the towers that Würstchen reads: CLIP-bigG (Stage C) and CLIP-H (Stage B).
+_PUBLISHED_LAYERS = {1280: 32, 1024: 24}
+_CLIP_L_WIDTH = 768
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.json")
 
 
 def load_text_encoder(
@@ -27,22 +39,36 @@ def load_text_encoder(
     dtype: str = "auto",
     device: torch.device | None = None,
     optimization: Optimization = PLAIN,
+    tokenizers: Sequence[Path] = (),
 ) -> TextEncoder:
-    """A `text_encoder` folder, with the tokenizer in it or in `tokenizer` beside it.
+    """A `text_encoder` folder or a file of weights -> the encoder.
 
-    path: the folder, or the file of weights in it. Raises CheckpointError, and SettingError for a
-    dtype that the device cannot use.
+    path: of any layout that `towers.py` knows; a larger checkpoint may hold it. A config.json
+    beside the weights is read, else the shapes tell it.
+    tokenizers: folders to take a tokenizer from where none lies with the weights, best first.
+    Raises CheckpointError, and SettingError for a dtype that the device cannot use.
     """
+    pick_dtype(dtype, device or pick_device())
+    return text_encoder_of(open_text_encoder(path, tokenizers), dtype, device, optimization)
+
+
+def text_encoder_of(
+    weights: "TowerWeights",
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    optimization: Optimization = PLAIN,
+) -> TextEncoder:
+    """A tower's weights that are open -> the encoder, as `load_text_encoder` gives it."""
     device = device or pick_device()
     target = pick_dtype(dtype, device)
-    weights = open_text_encoder(path)
-    network = _filled_tower(weights.config, _fitting(weights, path))
+    network = _filled_tower(weights.config, weights.state)
     return TextEncoder(weights.tokenizer, placed(network, device, target, optimization))
 
 
-def check_text_encoder(path: Path) -> None:
+def check_text_encoder(path: Path, tokenizers: Sequence[Path] = ()) -> None:
     """Raises CheckpointError where `load_text_encoder` would, without filling a tower."""
-    _fitting(open_text_encoder(path), path)
+    tower = fit_text_tower(path)
+    tokenizer_for(path, tower.config.vocab_size, tokenizers)
 
 
 @dataclass(frozen=True)
@@ -50,40 +76,68 @@ class TowerWeights:
     """A text tower's weights, by names without `PREFIX`, and its tokenizer."""
 
     config: "CLIPTextConfig"
-    state: State
+    state: Mapping[str, Tensor]
     tokenizer: "CLIPTokenizer"
 
 
-def open_text_encoder(path: Path) -> TowerWeights:
+def open_text_encoder(path: Path, tokenizers: Sequence[Path] = ()) -> TowerWeights:
     """Like `load_text_encoder`, without building the tower."""
+    fitting = fit_text_tower(path)
+    tokenizer = tokenizer_for(path, fitting.config.vocab_size, tokenizers)
+    return TowerWeights(fitting.config, multiplied(fitting.state, fitting.scales), tokenizer)
+
+
+@dataclass(frozen=True)
+class FittingTower:
+    """A tower's weights as they are stored, exactly those that its config tells."""
+
+    tower: Tower  # as the file has it
+    config: "CLIPTextConfig"
+    state: State
+    scales: State  # of `scaled.split_scales`
+
+
+def fit_text_tower(path: Path) -> FittingTower:
+    """A folder or file with a text tower, checked against its config. Raises CheckpointError."""
     source = find_source(path)
-    state = _without_prefix(state_of_kind(read_source(source), Kind.TEXT_ENCODER, path))
-    folder = path if path.is_dir() else path.parent
-    if source.config is None:
-        raise MissingPartError(
-            f"{folder} holds a text encoder without its config.json; copy that file there too."
-        )
-    return TowerWeights(_read_config(folder), state, _read_tokenizer(folder))
+    states = read_source(source)
+    tower = next(filter(None, map(tower_in, states)), None)
+    if tower is None:
+        raise foreign(states[0], Kind.TEXT_ENCODER, path)
+    return fit_tower(tower, source.config, path)
 
 
-def _fitting(weights: TowerWeights, path: Path) -> State:
-    """The weights by the names that this transformers gives them, exactly those of the tower."""
+def fit_tower(tower: Tower, config_file: Path | None, path: Path) -> FittingTower:
+    """A tower that was found in `path`, checked against its config. Raises CheckpointError."""
+    state, scales = split_scales(tower.state, path)
+    config = _read_config(config_file) if config_file else derive_config(state, path)
+    _check_depth(config, len(state), path)
+    expected = {name.removeprefix(PREFIX): value for name, value in _empty(config).items()}
+    if problems := problems_of(state, expected):
+        raise MismatchedCheckpointError(f"{path} does not fit: {'; '.join(problems)}.")
+    return FittingTower(tower, config, completed(state, expected), scales)
+
+
+def _empty(config: "CLIPTextConfig") -> dict[str, torch.Tensor]:
+    from transformers import CLIPTextModel
+
+    try:
+        with torch.device("meta"):
+            return CLIPTextModel(config).state_dict()
+    except (ValueError, TypeError, LookupError, RuntimeError, ZeroDivisionError) as error:
+        raise MismatchedCheckpointError(
+            f"the text encoder's config.json describes no possible network: {error}."
+        ) from error
+
+
+def _filled_tower(config: "CLIPTextConfig", state: Mapping[str, Tensor]) -> "CLIPTextModel":
     from transformers import CLIPTextModel
 
     with torch.device("meta"):
-        expected = CLIPTextModel(weights.config).state_dict()
-    state = weights.state
-    if any(name.startswith(PREFIX) for name in expected):  # transformers 4
-        state = {PREFIX + name: value for name, value in state.items()}
-    if problems := problems_of(state, expected):
-        raise MismatchedCheckpointError(f"{path} does not fit: {'; '.join(problems)}.")
-    return completed(state, expected)
-
-
-def _filled_tower(config: "CLIPTextConfig", state: State) -> "CLIPTextModel":
-    from transformers import CLIPTextModel
-
-    network = filled(lambda: CLIPTextModel(config), state)
+        network = CLIPTextModel(config)
+    prefixed = any(name.startswith(PREFIX) for name in network.state_dict())  # transformers 4
+    prefix = PREFIX if prefixed else ""
+    network.load_state_dict({prefix + name: value for name, value in state.items()}, assign=True)
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta:  # position_ids, which no file needs to hold: 0, 1, 2, …
             owner, _, leaf = name.rpartition(".")
@@ -92,40 +146,110 @@ def _filled_tower(config: "CLIPTextConfig", state: State) -> "CLIPTextModel":
     return network
 
 
-def _without_prefix(state: State) -> State:
-    """The text tower's own tensors; a whole CLIP also holds projections and a vision tower."""
-    if any(name.startswith(PREFIX) for name in state):
-        return {
-            name.removeprefix(PREFIX): value
-            for name, value in state.items()
-            if name.startswith(PREFIX)
-        }
-    return state
-
-
-def _read_config(folder: Path) -> "CLIPTextConfig":
+def _read_config(path: Path) -> "CLIPTextConfig":
     from transformers import CLIPTextConfig
 
     try:
-        return CLIPTextConfig.from_pretrained(folder, local_files_only=True)
+        return CLIPTextConfig.from_pretrained(path.parent, local_files_only=True)
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UnreadableCheckpointError(
-            f"{folder / 'config.json'} is no CLIP text config; copy the published one there."
+            f"{path} is no CLIP text config; copy the published one there."
         ) from error
 
 
-def _read_tokenizer(folder: Path) -> "CLIPTokenizer":
+def derive_config(state: State, path: Path) -> "CLIPTextConfig":
+    """What shapes do not tell is that of LAION's towers, which are the ones that Würstchen reads.
+
+    CLIP-L differs in its activation, so it is told apart by its width."""
+    from transformers import CLIPTextConfig
+
+    try:
+        sizes = derive_text_tower({name: tuple(value.shape) for name, value in state.items()})
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, MismatchedCheckpointError):
+            raise
+        raise MismatchedCheckpointError(
+            f"{path} looks like {Kind.TEXT_ENCODER.title}, but its weights are incomplete "
+            f"({error.args[0] if error.args else error} is missing or has an odd shape)."
+        ) from error
+    if sizes.width == _CLIP_L_WIDTH:
+        raise ForeignCheckpointError(
+            f"{path} is CLIP-L ({_CLIP_L_WIDTH} wide), which no stage of Würstchen reads; use "
+            "CLIP-bigG (1280 wide) for Stage C and CLIP-H (1024 wide) for Stage B."
+        )
+    return CLIPTextConfig(
+        vocab_size=sizes.vocabulary,
+        max_position_embeddings=sizes.positions,
+        hidden_size=sizes.width,
+        projection_dim=sizes.width,
+        intermediate_size=sizes.inner_width,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        hidden_act="gelu",
+        layer_norm_eps=1e-5,
+        # CLIP's vocabularies end with <|startoftext|> and <|endoftext|>, which is also the padding.
+        bos_token_id=sizes.vocabulary - 2,
+        eos_token_id=sizes.vocabulary - 1,
+        pad_token_id=sizes.vocabulary - 1,
+    )
+
+
+def _check_depth(config: "CLIPTextConfig", tensors: int, path: Path) -> None:
+    if config.num_hidden_layers > tensors:
+        raise MismatchedCheckpointError(
+            f"{path} has {tensors} tensors, which cannot be the {config.num_hidden_layers} layers "
+            "that its config.json states."
+        )
+    layers = _PUBLISHED_LAYERS.get(config.hidden_size, 0)
+    if config.num_hidden_layers == layers - 1:
+        raise ForeignCheckpointError(
+            f"{path} has {layers - 1} of {layers} layers, as Stable Diffusion 2's diffusers folder "
+            "has it, and Würstchen reads the last layer's states; use Stable Diffusion 2's single "
+            "file or the text_encoder folder of warp-ai/wuerstchen."
+        )
+
+
+def tokenizer_for(path: Path, vocabulary: int, others: Sequence[Path]) -> "CLIPTokenizer":
+    """The tokenizer that lies with the weights, else the first of the others with their vocabulary.
+
+    It pads with its end token, as both published ones do and SDXL's second one does not.
+    """
+    folder = path if path.is_dir() else path.parent
+    own = list(_places(folder))
+    misfits = []
+    for place in (*own, *others):
+        if any((place / name).is_file() for name in _VOCABULARY_FILES):
+            tokenizer = _read_tokenizer(place)
+            if len(tokenizer) == vocabulary:
+                tokenizer.pad_token = tokenizer.eos_token
+                return tokenizer
+            if place in own:
+                misfits.append(f"the tokenizer in {place} has {len(tokenizer)}")
+    wanted = folder.parent / "tokenizer" if path.is_dir() else folder / "tokenizer"
+    if misfits:
+        raise MismatchedCheckpointError(
+            f"{path} knows {vocabulary} tokens and {misfits[0]}; put vocab.json and merges.txt of "
+            f"the tokenizer that belongs to it into {wanted}."
+        )
+    raise MissingPartError(
+        f"{path} has no tokenizer; put vocab.json and merges.txt of warp-ai/wuerstchen's tokenizer "
+        f"folder into {wanted}."
+    )
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield folder / "tokenizer"
+    yield folder.parent / "tokenizer"
+    yield folder.parent / "tokenizer_2"  # of Stable Diffusion XL: the same words
+
+
+def _read_tokenizer(place: Path) -> Any:
     from transformers import CLIPTokenizer
 
-    for place_of_tokenizer in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
-        if any((place_of_tokenizer / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-            try:
-                return CLIPTokenizer.from_pretrained(place_of_tokenizer, local_files_only=True)
-            except Exception as error:  # the tokenizers library raises bare Exception
-                raise UnreadableCheckpointError(
-                    f"the tokenizer in {place_of_tokenizer} cannot be read; copy it there again."
-                ) from error
-    raise MissingPartError(
-        f"{folder} has no tokenizer; put the published `tokenizer` folder beside it, as "
-        f"{folder.parent / 'tokenizer'}."
-    )
+    try:
+        return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise UnreadableCheckpointError(
+            f"the tokenizer in {place} cannot be read; copy it there again."
+        ) from error
