@@ -1,5 +1,6 @@
 """Between pictures and latents."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -39,6 +40,7 @@ class StageADecode:
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
     FUNCTION = "decode"
+    DECODE: ClassVar[Callable[..., Tensor]] = staticmethod(decode_pixels)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -52,7 +54,7 @@ class StageADecode:
     def decode(self, stage_a: Part[StageA], samples: Latent) -> tuple[Tensor]:
         with runtime.running(lambda: stage_a.ready(samples["samples"].shape)) as network:
             progress = runtime.surroundings().progress
-            pixels = decode_pixels(network, samples["samples"], progress)
+            pixels = self.DECODE(network, samples["samples"], progress, stage_a.wraps)
         previews.learn(samples, pixels)
         size = samples.get(SIZE_KEY)
         if size is not None and Geometry(*size).canvas == tuple(pixels.shape[-2:]):
@@ -71,6 +73,7 @@ class StageAEncode:
     RETURN_TYPES = ("LATENT",)
     RETURN_NAMES = ("stage_b_latent",)
     FUNCTION = "encode"
+    ENCODE: ClassVar[Callable[..., Tensor]] = staticmethod(encode_pixels)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -87,7 +90,8 @@ class StageAEncode:
             lambda: stage_a.ready((len(pixels), STAGE_B_CHANNELS, *geometry.stage_b))
         ) as network:
             progress = runtime.surroundings().progress
-            return (_latent(encode_pixels(network, canvas, progress), geometry),)
+            latent = self.ENCODE(network, canvas, progress, stage_a.wraps)
+        return (_latent(latent, geometry),)
 
 
 class ImageEncode:

@@ -6,37 +6,59 @@ import torch
 from torch import Tensor
 
 from ..wuerstchen_core.errors import WireError
+from ..wuerstchen_core.generate import check_latent
 from ..wuerstchen_core.geometry import LARGEST, SMALLEST, Geometry
 from ..wuerstchen_core.noise import SampleNoise
 
 Latent = dict[str, Any]  # ComfyUI's own form: {"samples": B×C×H×W, …}
 
 SIZE_KEY = "wuerstchen_size"  # (width, height) in pixels that the user asked for
+SEEDS_KEY = "wuerstchen_seeds"  # one a sample, in place of those that count from the widget's
+V1_KEY = "wuerstchen_v1"  # set on what Würstchen v1's Stage C and image encoder made
 STAGE_C_CHANNELS, STAGE_B_CHANNELS = 16, 4
 
 
-def samples_of(latent: Latent) -> Tensor:
-    """B×C×H×W. Raises WireError for what no sampler here can honour."""
-    if latent.get("noise_mask") is not None:
-        raise WireError(
-            "this latent carries a noise mask, which the Würstchen samplers do not read yet; "
-            "remove Set Latent Noise Mask."
-        )
-    return latent["samples"]
+def geometry_of(latent: Latent) -> Geometry:
+    """The sizes of a Stage C latent: the asked one that it carries, else its whole canvas.
+
+    Raises WireError for what is no Stage C latent.
+    """
+    samples = latent["samples"]
+    check_latent(samples, "Stage C", STAGE_C_CHANNELS)
+    whole = Geometry.of_stage_c((samples.shape[-2], samples.shape[-1]))
+    asked = Geometry(*latent[SIZE_KEY]) if SIZE_KEY in latent else whole
+    return asked if asked.canvas == whole.canvas else whole
 
 
 def like(latent: Latent, samples: Tensor) -> Latent:
-    """`samples` as a latent that keeps the other's asked size and batch indices."""
-    kept = {key: latent[key] for key in (SIZE_KEY, "batch_index") if key in latent}
-    return {"samples": samples, **kept}
+    """`samples` as a latent that keeps the other's asked size, seeds, batch indices and version."""
+    keys = (SIZE_KEY, SEEDS_KEY, "batch_index", V1_KEY)
+    return {"samples": samples, **{key: latent[key] for key in keys if key in latent}}
+
+
+def refuse_v1(latent: Latent) -> None:
+    """Raises WireError for a Stage C latent of Würstchen v1, whose numbers mean something else."""
+    if latent.get(V1_KEY):
+        raise WireError(
+            "this latent comes from Würstchen v1's Stage C or image encoder; give it to the "
+            "Würstchen v1 nodes."
+        )
 
 
 def noise_for(latent: Latent, seed: int) -> SampleNoise:
-    """Sample i is seeded `seed + i`; one cut out of a batch (`batch_index`) keeps its own seed.
+    """Sample i is seeded `seed + i`; one cut out of a batch (`batch_index`) keeps its own seed,
+    and one with a seed of its own (`SEEDS_KEY`) has that.
 
-    Raises WireError when the indices are not as many as the samples.
+    Raises WireError when the seeds or indices are not as many as the samples.
     """
     count = len(latent["samples"])
+    if seeds := latent.get(SEEDS_KEY):
+        if len(seeds) != count:
+            raise WireError(
+                f"this latent holds {count} samples and {len(seeds)} seeds; place Würstchen Seed "
+                "List after the nodes that change the batch."
+            )
+        return SampleNoise(seeds)
     indices = latent.get("batch_index") or range(count)
     if len(indices) == 1:  # a blend of one picture with a batch: the same noise for all
         indices = list(indices) * count

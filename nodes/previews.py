@@ -6,7 +6,7 @@ idle where the surroundings keep no maps, as nobody looks there.
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from ..wuerstchen_core.errors import UnreadableCheckpointError
 from ..wuerstchen_core.geometry import Geometry
 from ..wuerstchen_core.preview import (
     MAPS_FILE,
+    Array,
     LinearMap,
-    StageConfig,
     cells_of,
     key_of,
     on_wire,
@@ -47,9 +47,13 @@ class Painter:
     """Draws the previews of one sampling."""
 
     def __init__(
-        self, config: StageConfig, known: LinearMap | None, size: tuple[int, int] | None
+        self,
+        cells: Callable[[Tensor], Array],
+        known: LinearMap | None,
+        size: tuple[int, int] | None,
     ) -> None:
-        self._config = config
+        """cells: a sampler's x0 of one picture, C×h×w -> what `known` colours, h×w×C."""
+        self._cells = cells
         self._known = known
         self._size = size
         self._failed = False
@@ -59,14 +63,14 @@ class Painter:
         if self._failed:
             return None
         self._failed = True  # until it is drawn: one failure is enough to hear of
-        with _harmless():
+        with harmless():
             drawn = self._draw(info.x0[0])
             self._failed = False
             return drawn
         return None
 
     def _draw(self, x0: Tensor) -> "Image.Image":
-        cells = cells_of(on_wire(self._config, x0))
+        cells = self._cells(x0)
         if self._known is not None and len(self._known.weight) == cells.shape[-1]:
             colours = self._known.colours(cells)
         else:
@@ -79,14 +83,19 @@ def painter(stage: Stage, latent: Latent) -> Painter | None:
     maps = runtime.surroundings().previews
     if maps is None:
         return None
-    with _harmless():
-        return Painter(stage.get().config, known_map(stage), latent.get(SIZE_KEY))
+    with harmless():
+        config = stage.get().config
+
+        def cells(x0: Tensor) -> Array:
+            return cells_of(on_wire(config, x0))
+
+        return Painter(cells, known_map(stage), latent.get(SIZE_KEY))
     return None
 
 
 def known_map(stage: Stage) -> LinearMap | None:
     """Which colours a stage's latents stand for: as its checkpoint says, or as pictures taught."""
-    with _harmless():
+    with harmless():
         maps, shipped = runtime.surroundings().previews, _shipped_map(stage)
         if shipped is None and maps is not None:
             return maps.lookup(key_of(stage.get().config))
@@ -106,12 +115,13 @@ class Origin:
     read: tuple[str, Tensor] | None = field(default=None, repr=False)  # Stage C's key and latent
 
 
-def with_origin(made: Latent, stage: Stage, read: Latent | None = None) -> Latent:
-    """`made` with its origin: by `stage`, for Stage B from the latent `read`."""
+def with_origin(made: Latent, stage: Stage | None, read: Latent | None = None) -> Latent:
+    """`made` with its origin: by `stage`, None where its latents have no map to learn; for Stage B
+    from the latent `read`."""
     if runtime.surroundings().previews is None:
         return made
-    with _harmless():
-        key = None if _shipped_map(stage) else key_of(stage.get().config)
+    with harmless():
+        key = None if stage is None or _shipped_map(stage) else key_of(stage.get().config)
         before = None if read is None else _origin_of(read)
         source = (before.key, read["samples"]) if read and before and before.key else None
         return {**made, ORIGIN_KEY: Origin(key, _digest(made["samples"]), source)}
@@ -123,7 +133,7 @@ def learn(latent: Latent, pixels: Tensor) -> None:
     maps = runtime.surroundings().previews
     if maps is None:
         return
-    with _harmless():
+    with harmless():
         origin = _origin_of(latent)
         if origin is None:
             return
@@ -159,7 +169,7 @@ def _shipped_map(stage: Stage) -> LinearMap | None:
 
 
 @contextmanager
-def _harmless() -> Iterator[None]:
+def harmless() -> Iterator[None]:
     try:
         yield
     except Exception:

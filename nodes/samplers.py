@@ -1,30 +1,26 @@
 """The samplers of Stage C and Stage B."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..wuerstchen_core.conditions import Text
 from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.generate import SamplerSettings, sample_stage_b, sample_stage_c
-from ..wuerstchen_core.geometry import stage_b_grid
+from ..wuerstchen_core.geometry import CANVAS_STEP, Geometry, mask_on_canvas, stage_b_grid
 from ..wuerstchen_core.sampling import SAMPLERS
 from ..wuerstchen_core.schedule import SCHEDULERS
 from ..wuerstchen_core.stage_b import StageB
 from ..wuerstchen_core.stage_c import StageC
 from . import previews, runtime
-from .latent import STAGE_B_CHANNELS, Latent, like, noise_for, samples_of
+from .conditions import texts_of
+from .latent import STAGE_B_CHANNELS, Latent, geometry_of, like, noise_for, refuse_v1
 from .parts import Part
 from .text import Conditioning
 
-log = logging.getLogger(__name__)
-
 CATEGORY = "Würstchen/sampling"
-
-# What stock nodes write beside the states to limit where and when they count.
-_UNREAD = {"area", "mask", "strength", "start_percent", "end_percent"}
 
 
 def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -90,31 +86,36 @@ def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, di
     }
 
 
-def _states(conditioning: Conditioning | None, name: str) -> Tensor | None:
-    """The text states of a conditioning: B×T×D, or None when nothing is wired."""
-    if conditioning is None:
-        return None
-    if len(conditioning) != 1:
+def _settings_for(stage: Part[Any], chosen: SamplerSettings, geometry: Geometry) -> SamplerSettings:
+    """The settings with those that come from the nodes between loader and sampler.
+
+    Raises WireError for a seamless picture that would be cut.
+    """
+    if any(stage.wraps) and geometry.canvas != (geometry.height, geometry.width):
+        height, width = geometry.canvas
         raise WireError(
-            f"`{name}` holds {len(conditioning)} conditionings; the Würstchen samplers read one. "
-            "Use Conditioning (Average) or (Concat) instead of (Combine)."
+            f"a seamless picture of {geometry.width}×{geometry.height} would be cut at its edges; "
+            f"ask for {width}×{height}, or other multiples of {CANVAS_STEP}."
         )
-    states, options = conditioning[0]
-    ignored = sorted(_UNREAD & options.keys())
-    if ignored:
-        log.warning("`%s` carries %s, which is not read", name, ", ".join(ignored))
-    return states
-
-
-def _optimized(settings: SamplerSettings, stage: Part[Any]) -> SamplerSettings:
-    """The settings with those that come from the stage's own switches."""
     switches = stage.optimization
-    return replace(settings, step_cache=switches.step_cache, guidance_end=switches.guidance_end)
+    return replace(
+        chosen,
+        step_cache=switches.step_cache,
+        guidance_end=switches.guidance_end,
+        guidance=stage.guidance,
+        wraps=stage.wraps,
+    )
 
 
-def _run_on(shape: Sequence[int], settings: SamplerSettings) -> Sequence[int]:
-    """The shape that the network sees: guidance runs both conditions in one batch."""
-    return (shape[0] * 2, *shape[1:]) if settings.guides else shape
+def mask_of(latent: Latent | None, geometry: Geometry) -> Tensor | None:
+    """The noise mask of a latent over its canvas; None where all of it is to be sampled."""
+    mask = None if latent is None else latent.get("noise_mask")
+    return None if mask is None else mask_on_canvas(mask, geometry)
+
+
+def run_on(shape: Sequence[int], *texts: Sequence[Text] | None) -> Sequence[int]:
+    """The shape that the network sees at most: all texts of a sample run in one batch."""
+    return (shape[0] * max(1, sum(len(one) for one in texts if one)), *shape[1:])
 
 
 class StageCSampler:
@@ -138,13 +139,17 @@ class StageCSampler:
                 "stage_c": ("WUERSTCHEN_STAGE_C", {"tooltip": "From a Würstchen loader."}),
                 "positive": (
                     "CONDITIONING",
-                    {"tooltip": "What to show: a text of the prior's text encoder."},
+                    {
+                        "tooltip": "What to show: a text of the prior's text encoder, or several "
+                        "(Conditioning (Combine)) with masks, areas, strengths and time ranges."
+                    },
                 ),
                 "latent_image": (
                     "LATENT",
                     {
                         "tooltip": "Size and batch: Würstchen Empty Latent, or for denoise below "
-                        "1 a picture from Würstchen Image Encode."
+                        "1 a picture from Würstchen Image Encode. A noise mask on it keeps the "
+                        "rest of the picture."
                     },
                 ),
                 **widgets,
@@ -170,20 +175,25 @@ class StageCSampler:
         denoise: float,
         negative: Conditioning | None = None,
     ) -> tuple[Latent]:
-        positive_states = _states(positive, "positive")
-        assert positive_states is not None  # a required input
+        refuse_v1(latent_image)
+        latent = latent_image["samples"]
+        geometry = geometry_of(latent_image)
         chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
-        settings = _optimized(chosen, stage_c)
-        latent = samples_of(latent_image)
-        with runtime.running(lambda: stage_c.ready(_run_on(latent.shape, settings))) as network:
+        settings = _settings_for(stage_c, chosen, geometry)
+        texts = texts_of(positive, "positive", geometry)
+        assert texts is not None  # a required input
+        avoided = texts_of(negative, "negative", geometry) if settings.guides else None
+        shape = run_on(latent.shape, texts, avoided)
+        with runtime.running(lambda: stage_c.ready(shape)) as network:
             samples = sample_stage_c(
                 network,
-                positive_states,
-                _states(negative, "negative"),
+                texts,
+                avoided,
                 latent,
                 noise_for(latent_image, seed),
                 settings,
                 runtime.step_callback(previews.painter(stage_c, latent_image)),
+                mask_of(latent_image, geometry),
             )
         return (previews.with_origin(like(latent_image, samples), stage_c),)
 
@@ -225,7 +235,10 @@ class StageBSampler:
                 ),
                 "latent_image": (
                     "LATENT",
-                    {"tooltip": "For denoise below 1: a picture from Würstchen Stage A Encode."},
+                    {
+                        "tooltip": "For denoise below 1: a picture from Würstchen Stage A Encode. "
+                        "A noise mask on it keeps the rest of the picture."
+                    },
                 ),
             },
         }
@@ -244,21 +257,26 @@ class StageBSampler:
         negative: Conditioning | None = None,
         latent_image: Latent | None = None,
     ) -> tuple[Latent]:
-        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
-        settings = _optimized(chosen, stage_b)
-        embedding = samples_of(stage_c_latent)
+        refuse_v1(stage_c_latent)
+        embedding = stage_c_latent["samples"]
+        geometry = geometry_of(stage_c_latent)
         grid = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
-        shape = (len(embedding), STAGE_B_CHANNELS, *grid)
-        with runtime.running(lambda: stage_b.ready(_run_on(shape, settings))) as network:
+        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        settings = _settings_for(stage_b, chosen, geometry)
+        texts = texts_of(positive, "positive", geometry)
+        avoided = texts_of(negative, "negative", geometry)
+        shape = run_on((len(embedding), STAGE_B_CHANNELS, *grid), texts, avoided)
+        with runtime.running(lambda: stage_b.ready(shape)) as network:
             samples = sample_stage_b(
                 network,
                 embedding,
-                _states(positive, "positive"),
-                _states(negative, "negative"),
-                None if latent_image is None else samples_of(latent_image),
+                texts,
+                avoided,
+                None if latent_image is None else latent_image["samples"],
                 noise_for(stage_c_latent, seed),
                 settings,
                 runtime.step_callback(previews.painter(stage_b, stage_c_latent)),
+                mask_of(latent_image, geometry),
             )
         made = like(stage_c_latent, samples)
         return (previews.with_origin(made, stage_b, read=stage_c_latent),)

@@ -15,6 +15,7 @@ const VIEWS = {
   WuerstchenEmptyLatent: sizesView,
   WuerstchenStageCSampler: () => scheduleView("stage-c"),
   WuerstchenStageBSampler: () => scheduleView("stage-b"),
+  WuerstchenV1StageCSampler: () => scheduleView("stage-c"),
 };
 
 /** By node, what brings its view up to date. */

@@ -8,12 +8,10 @@ Compiled code is kept on disk by torch itself, in TORCHINDUCTOR_CACHE_DIR, else 
 system's temporary one; other processes start from there.
 """
 
-import copy
 import logging
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
-from itertools import chain
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 from .cuda_graphs import CudaGraphs, RecordedNetwork, recorded
 from .fallback import Fallback
 from .layers import AttnBlock, ResBlock, TimestepBlock
-from .residency import Network, device_of
+from .residency import Network, device_of, twin
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +38,17 @@ def compiled(network: Network, cuda_graphs: bool = False, backend: Backend = "in
     the twin runs eagerly and says so once in the log.
     """
     name = type(network).__name__
-    weights = chain(network.parameters(), network.buffers())
-    twin = copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
+    made = twin(network)
     fallback = Fallback(f"{name} runs uncompiled")
-    for module in twin.modules():
+    for module in made.modules():
         if type(module) in _COMPILED:
             module.__class__ = _COMPILED[type(module)]
             module.backend, module.fallback = backend, fallback  # type: ignore[assignment]
     if cuda_graphs and (device := device_of(network)).type != "cuda":
         logger.warning("%s runs without CUDA graphs: it computes on %s", name, device)
     elif cuda_graphs:
-        recorded(twin, CudaGraphs(device))
-    return twin
+        recorded(made, CudaGraphs(device))
+    return made
 
 
 class CompiledBlock(nn.Module):
@@ -60,10 +57,12 @@ class CompiledBlock(nn.Module):
     backend: Backend
     fallback: Fallback
 
-    def forward(self, *args: Any) -> Tensor:
+    def forward(self, *args: Any, **options: Any) -> Tensor:
         plain = super().forward
         inputs = [_alike(arg) for arg in args]
-        return self.fallback.run(lambda: self._code(inputs)(self, *inputs), lambda: plain(*inputs))
+        return self.fallback.run(
+            lambda: self._code(inputs)(self, *inputs, **options), lambda: plain(*inputs, **options)
+        )
 
     def _code(self, inputs: list[Any]) -> Callable[..., Tensor]:
         kinds = tuple(type(value).__name__ for value in inputs)

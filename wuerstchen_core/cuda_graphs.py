@@ -67,7 +67,8 @@ class Recordings:
         """step(x, t, context), replayed. network: whose weights the step reads."""
         modulations = list(context.modulations.at(t))
         tensors = (x, *modulations, *tensors_of(context))
-        key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+        shapes = ((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+        key = (context.wraps, *shapes)
         recording = self._known.pop(key, None)
         if (recording is None or not recording.holds(context)) and self._have_moved(network):
             self._known.clear()

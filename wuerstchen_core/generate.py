@@ -5,23 +5,26 @@ latents in embedding space (B×16×h×w), Stage B latents in VQ space (B×4×H×
 in [0, 1]. Everything returned is float32 on the CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .autoencode import Progress, decode, encode
 from .batches import in_parts
+from .conditions import Branch, Condition, Target, Texts, branch_of, on_grid
 from .errors import WireError
 from .geometry import stage_b_grid
-from .guidance import predictor
+from .guidance import Guidance, Predictor
 from .image_encoder import ImageEncoder, encode_picture
+from .layers import NO_WRAPS, Wraps
 from .memory import samples_at_once
 from .noise import SampleNoise
 from .offload import with_weights
 from .residency import device_of
-from .sampling import Callback, sample, start_from
+from .sampling import Callback, Known, sample, start_from
 from .schedule import thinned, times
 from .stage_a import StageA
 from .stage_b import VQ_SCALE, StageB, StageBContext
@@ -32,7 +35,8 @@ from .stage_c import StageC, StageCContext, from_embedding, to_embedding
 class SamplerSettings:
     """The settings that both samplers share; the names are those of ComfyUI's KSampler.
 
-    step_cache, guidance_end: see `optimize.Optimization`.
+    step_cache, guidance_end: see `optimize.Optimization`. wraps: the edges at which the picture
+    goes on at the opposite one.
     """
 
     steps: int
@@ -42,6 +46,8 @@ class SamplerSettings:
     denoise: float = 1.0
     step_cache: float = 0.0
     guidance_end: float = 1.0
+    guidance: Guidance = Guidance()
+    wraps: Wraps = NO_WRAPS
 
     @property
     def guides(self) -> bool:
@@ -54,31 +60,36 @@ class SamplerSettings:
         return thinned(times(self.scheduler, self.steps, self.denoise), self.step_cache)
 
     @property
-    def guided_above(self) -> float:
-        """The time from which on guidance takes no part."""
+    def guided(self) -> tuple[float, float]:
+        """Guidance takes part at times up to the first and above the second."""
         walk = times(self.scheduler, self.steps, self.denoise)
-        return walk[round(self.guidance_end * (len(walk) - 1))]
+        shares = (self.guidance.start, min(self.guidance.end, self.guidance_end))
+        first, end = (walk[round(share * (len(walk) - 1))] for share in shares)
+        return first, end
 
 
 @torch.no_grad()
 @with_weights
 def sample_stage_c(
     stage_c: StageC,
-    positive: Tensor,
-    negative: Tensor | None,
+    positive: Texts,
+    negative: Texts | None,
     latent: Tensor,
     noise: SampleNoise,
     settings: SamplerSettings,
     callback: Callback | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Text states -> the Stage C latent.
 
-    positive, negative: B×T×c_cond or 1×T×c_cond; negative is needed only above cfg 1.
-    latent: gives batch and size; its content counts when `settings.denoise` < 1.
-    Raises WireError for channels or widths that belong elsewhere.
+    positive, negative: states B×T×c_cond or 1×T×c_cond, or several texts; negative is needed only
+    above cfg 1. latent: gives batch and size; its content counts when `settings.denoise` < 1, and
+    where the mask keeps it.
+    mask: 1 or B×1×H×W in [0, 1] over the whole canvas, any size; 1 = sample, 0 = keep.
+    Raises WireError for channels, widths or masks that belong elsewhere.
     """
-    config, device, batch = stage_c.config, device_of(stage_c), len(latent)
-    _check_latent(latent, config.c_in, "Stage C", "Würstchen Empty Latent or Image Encode")
+    config = stage_c.config
+    check_latent(latent, "Stage C", config.c_in)
     walk = settings.walk
     if not walk:
         return latent.float().cpu()
@@ -87,28 +98,20 @@ def sample_stage_c(
             f"cfg is {settings.cfg}, which needs a negative conditioning; wire an empty text "
             "to `negative`, or set cfg to 1."
         )
+    grid = (latent.shape[-2], latent.shape[-1])
+    target = Target("Stage C", len(latent), config.c_cond, grid, device_of(stage_c))
+    branches = [branch_of(positive, "positive", target, lambda states: (states,))]
+    scales: list[float] = []
+    if settings.guides and negative is not None:
+        branches.insert(0, branch_of(negative, "negative", target, lambda states: (states,)))
+        scales.append(settings.cfg)
 
     def prepare(states: Tensor) -> StageCContext:
-        return stage_c.prepare(states, walk)
+        return stage_c.prepare(states, walk, settings.wraps)
 
-    def run(part: slice, callback: Callback | None) -> Tensor:
-        def states(text: Tensor) -> Tensor:
-            return _batch_of(text, batch, config.c_cond, "Stage C")[part].to(device)
-
-        model = predictor(
-            stage_c,
-            prepare,
-            (states(positive),),
-            (states(negative),) if settings.guides and negative is not None else None,
-            settings.cfg,
-            settings.guided_above,
-        )
-        draws = noise.of(part)
-        start = draws.draw(tuple(latent.shape[1:]), device)
-        x = start_from(from_embedding(latent[part]), walk[0], start)
-        return to_embedding(sample(model, x, walk, settings.sampler_name, draws, callback)).cpu()
-
-    return in_parts(run, batch, _at_once(stage_c, latent.shape, settings), callback)
+    run = _Run(stage_c, prepare, branches, scales, tuple(latent.shape), walk, settings)
+    own_space = from_embedding(latent, type(config))
+    return to_embedding(run.sample(own_space, mask, noise, callback), type(config))
 
 
 @torch.no_grad()
@@ -116,31 +119,35 @@ def sample_stage_c(
 def sample_stage_b(
     stage_b: StageB,
     embedding: Tensor,
-    positive: Tensor | None,
-    negative: Tensor | None,
+    positive: Texts | None,
+    negative: Texts | None,
     latent: Tensor | None,
     noise: SampleNoise,
     settings: SamplerSettings,
     callback: Callback | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The Stage C latent (and text) -> the Stage B latent.
 
-    embedding: B×16×h×w, h and w multiples of 3. positive, negative: B×T×clip_embd or None.
-    latent: what to start from when `settings.denoise` < 1, else None.
-    As in the reference, the unconditional branch of guidance reads a zero embedding.
-    Raises WireError for channels, sizes or widths that belong elsewhere.
+    embedding: B×16×h×w, h and w multiples of 3. positive, negative: B×T×clip_embd, or several
+    texts, or None. latent: what to start from when `settings.denoise` < 1, and to keep where the
+    mask says so, else None. mask: as for Stage C.
+    As in the reference, the unconditional branch of guidance reads a zero embedding. With
+    `Guidance.embedding_scale` there is one between, of the embedding without the text.
+    Raises WireError for channels, sizes, widths or masks that belong elsewhere.
     """
-    config, device, batch = stage_b.config, device_of(stage_b), len(embedding)
-    _check_latent(embedding, config.effnet_embd, "Stage C", "Würstchen Stage C Sampler")
-    height, width = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
+    config, batch = stage_b.config, len(embedding)
+    check_latent(embedding, "Stage C", config.effnet_embd)
+    size = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
+    shape = (batch, config.c_in, *size)
     if latent is not None:
-        _check_latent(latent, config.c_in, "Stage B", "Würstchen Stage A Encode")
-        if latent.shape != (batch, config.c_in, height, width):
+        check_latent(latent, "Stage B", config.c_in)
+        if latent.shape != shape:
             raise WireError(
                 f"latent_image has the shape {tuple(latent.shape)}; for this Stage C latent "
-                f"{(batch, config.c_in, height, width)} is expected."
+                f"{shape} is expected."
             )
-        latent = latent.float().to(device) / VQ_SCALE
+        latent = latent.float() / VQ_SCALE
     elif settings.denoise < 1:
         raise WireError(
             f"denoise is {settings.denoise}, which starts from a picture; wire a Stage B latent "
@@ -150,49 +157,109 @@ def sample_stage_b(
     if not walk:
         assert latent is not None
         return (latent * VQ_SCALE).cpu()
+    target = Target("Stage B", batch, config.clip_embd, size, device_of(stage_b))
+    own = embedding.float().to(target.device)
+
+    def branch(embedding: Tensor, texts: Texts | None, name: str) -> Branch:
+        if texts is None:
+            return [Condition((embedding, None))]
+        return branch_of(texts, name, target, lambda states: (embedding, states))
+
+    branches, scales = [branch(own, positive, "positive")], []
+    apart = settings.guidance.embedding_scale
+    if settings.guides or apart is not None:
+        branches.insert(0, branch(torch.zeros_like(own), negative, "negative"))
+        scales.append(settings.cfg if apart is None else apart)
+    if settings.guides and apart is not None:
+        branches.insert(1, branch(own, negative, "negative"))
+        scales.append(settings.cfg)
 
     def prepare(embedding: Tensor, text: Tensor | None) -> StageBContext:
-        return stage_b.prepare(embedding, (height, width), text, walk)
+        return stage_b.prepare(embedding, size, text, walk, settings.wraps)
 
-    def run(part: slice, callback: Callback | None) -> Tensor:
-        def states(text: Tensor | None) -> Tensor | None:
-            if text is None:
-                return None
-            return _batch_of(text, batch, config.clip_embd, "Stage B")[part].to(device)
+    run = _Run(stage_b, prepare, branches, scales, shape, walk, settings)
+    return run.sample(latent, mask, noise, callback) * VQ_SCALE
 
-        own = embedding[part].float().to(device)
-        model = predictor(
-            stage_b,
-            prepare,
-            (own, states(positive)),
-            (torch.zeros_like(own), states(negative)) if settings.guides else None,
-            settings.cfg,
-            settings.guided_above,
-        )
-        draws = noise.of(part)
-        start = draws.draw((config.c_in, height, width), device)
-        x = start_from(None if latent is None else latent[part], walk[0], start)
-        return (sample(model, x, walk, settings.sampler_name, draws, callback) * VQ_SCALE).cpu()
 
-    shape = (batch, config.c_in, height, width)
-    return in_parts(run, batch, _at_once(stage_b, shape, settings), callback)
+@dataclass(frozen=True)
+class _Run:
+    """One stage's way from noise to latent, in its own space."""
+
+    network: StageC | StageB
+    prepare: Callable[..., Any]
+    branches: Sequence[Branch]
+    scales: Sequence[float]
+    shape: tuple[int, ...]  # of the latent, B×C×h×w
+    walk: Sequence[float]
+    settings: SamplerSettings
+
+    def sample(
+        self,
+        latent: Tensor | None,
+        mask: Tensor | None,
+        noise: SampleNoise,
+        callback: Callback | None,
+    ) -> Tensor:
+        """latent: what to start from and to keep. In as many parts as memory asks for."""
+        device, batch = device_of(self.network), self.shape[0]
+        if mask is not None:
+            mask = on_grid(mask, (self.shape[-2], self.shape[-1]), batch).to(device)
+            if latent is None:
+                raise WireError(
+                    "there is a mask and no picture to keep; wire a Stage B latent that carries "
+                    "the mask to `latent_image`."
+                )
+
+        def run(part: slice, callback: Callback | None) -> Tensor:
+            model = Predictor(
+                self.network,
+                self.prepare,
+                [[one.of(part) for one in branch] for branch in self.branches],
+                self.scales,
+                self.settings.guidance,
+                self.settings.guided,
+            )
+            draws = noise.of(part)
+            start = draws.draw(self.shape[1:], device)
+            own = None if latent is None else latent[part].float().to(device)
+            known = None if own is None or mask is None else Known(own, mask[part])
+            x = start_from(own, self.walk[0], start)
+            name = self.settings.sampler_name
+            return sample(model, x, self.walk, name, draws, callback, known).cpu()
+
+        together = sum(map(len, self.branches))
+        most = samples_at_once(self.network, self.shape, together)
+        return in_parts(run, batch, most, callback)
 
 
 @torch.no_grad()
 @with_weights
-def decode_pixels(stage_a: StageA, latent: Tensor, progress: Progress | None = None) -> Tensor:
-    """Stage B latent in VQ space -> pictures in [0, 1]. Raises WireError for other latents."""
+def decode_pixels(
+    stage_a: StageA,
+    latent: Tensor,
+    progress: Progress | None = None,
+    wraps: Wraps = NO_WRAPS,
+) -> Tensor:
+    """Stage B latent in VQ space -> pictures in [0, 1]. Raises WireError for other latents.
+
+    wraps: the edges at which the picture goes on at the opposite one.
+    """
     config = stage_a.config
-    _check_latent(latent, config.latent_channels, "Stage B", "Würstchen Stage B Sampler")
+    check_latent(latent, "Stage B", config.latent_channels)
     scaled = latent.float() * (config.scale_factor / VQ_SCALE)
-    return decode(stage_a, scaled, progress).clamp_(0, 1)
+    return decode(stage_a, scaled, progress, wraps).clamp_(0, 1)
 
 
 @torch.no_grad()
 @with_weights
-def encode_pixels(stage_a: StageA, pixels: Tensor, progress: Progress | None = None) -> Tensor:
-    """Pictures in [0, 1], sides multiples of 4 -> Stage B latent in VQ space."""
-    return encode(stage_a, pixels, progress).mul_(VQ_SCALE / stage_a.config.scale_factor)
+def encode_pixels(
+    stage_a: StageA,
+    pixels: Tensor,
+    progress: Progress | None = None,
+    wraps: Wraps = NO_WRAPS,
+) -> Tensor:
+    """Pictures in [0, 1], sides multiples of 4 -> Stage B latent in VQ space; wraps: as above."""
+    return encode(stage_a, pixels, progress, wraps).mul_(VQ_SCALE / stage_a.config.scale_factor)
 
 
 @torch.no_grad()
@@ -202,30 +269,21 @@ def encode_embedding(encoder: ImageEncoder, pixels: Tensor, grid: tuple[int, int
     return encode_picture(encoder, pixels, grid).cpu()
 
 
-def _at_once(network: nn.Module, shape: Sequence[int], settings: SamplerSettings) -> int:
-    """How many of the samples fit into memory; guidance runs both conditions of each."""
-    return samples_at_once(network, shape, branches=2 if settings.guides else 1)
+_SOURCES = {
+    "Stage C": "Würstchen Empty Latent, Image Encode or Stage C Sampler",
+    "Stage B": "Würstchen Stage A Encode or Stage B Sampler",
+}
 
 
-def _check_latent(latent: Tensor, channels: int, stage: str, source: str) -> None:
+def check_latent(latent: Tensor, stage: str, channels: int) -> None:
+    """Raises WireError for what is no latent of this stage."""
+    if latent.ndim == 4 and latent.shape[1] == 1 < channels:
+        raise WireError(
+            f"this latent holds Würstchen v1's tokens, and a {stage} latent of {channels} channels "
+            "is expected here; give it to the Würstchen v1 nodes."
+        )
     if latent.ndim != 4 or latent.shape[1] != channels:
         raise WireError(
             f"this latent has the shape {tuple(latent.shape)}; a {stage} latent, "
-            f"batch×{channels}×height×width, is expected here. It comes from {source}."
+            f"batch×{channels}×height×width, is expected here. It comes from {_SOURCES[stage]}."
         )
-
-
-def _batch_of(text: Tensor, batch: int, width: int, stage: str) -> Tensor:
-    """Text states for each sample; one text serves a whole batch."""
-    if text.ndim != 3 or text.shape[-1] != width:
-        raise WireError(
-            f"this conditioning has the shape {tuple(text.shape)}; {stage} reads "
-            f"batch×tokens×{width}. Encode the text with the text encoder that belongs to {stage}."
-        )
-    if len(text) == batch:
-        return text
-    if len(text) != 1:
-        raise WireError(
-            f"there are {len(text)} texts for {batch} latents; give one text, or one a latent."
-        )
-    return text.expand(batch, -1, -1)

@@ -32,6 +32,12 @@ class Geometry:
                 f"each side may be {SMALLEST} to {LARGEST} px."
             )
 
+    @classmethod
+    def of_stage_c(cls, grid: tuple[int, int]) -> "Geometry":
+        """The request that fills the canvas of a Stage C latent of (height, width) cells."""
+        height, width = (cells // STAGE_C_CELLS * CANVAS_STEP for cells in grid)
+        return cls(width, height)
+
     @property
     def steps(self) -> tuple[int, int]:
         return -(-self.height // CANVAS_STEP), -(-self.width // CANVAS_STEP)
@@ -72,6 +78,15 @@ def stage_b_grid(stage_c: tuple[int, int]) -> tuple[int, int]:
         )
     rows, columns = (cells // STAGE_C_CELLS * STAGE_B_CELLS for cells in stage_c)
     return rows, columns
+
+
+def mask_on_canvas(mask: Tensor, geometry: Geometry) -> Tensor:
+    """A mask over the request, B×H×W or B×1×H×W of any size -> B×1×canvas."""
+    over = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    size = (geometry.height, geometry.width)
+    if over.shape[-2:] != size:
+        over = F.interpolate(over, size, mode="bilinear", antialias=True)
+    return on_canvas(over, geometry)
 
 
 def on_canvas(pixels: Tensor, geometry: Geometry) -> Tensor:

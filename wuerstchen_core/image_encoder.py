@@ -1,7 +1,8 @@
 """The semantic compressor: picture -> the 16×h×w image embedding that Stage B reads.
 
 An EfficientNetV2 backbone (Tan and Le 2021, table 4) with a 1×1 mapper. Parameter names are those
-of torchvision's `efficientnet_v2_s(...).features`, as in the published EfficientNetEncoder.
+of torchvision's `efficientnet_v2_s(...).features`, as in the published EfficientNetEncoder; v1's
+weights are those of `efficientnet_v2_l`.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,16 @@ _V2_S = (
     BackboneStage(False, 6, 2, 256, 15),
 )
 
+_V2_L = (
+    BackboneStage(True, 1, 1, 32, 4),
+    BackboneStage(True, 4, 2, 64, 7),
+    BackboneStage(True, 4, 2, 96, 7),
+    BackboneStage(False, 4, 2, 192, 10),
+    BackboneStage(False, 6, 1, 224, 19),
+    BackboneStage(False, 6, 2, 384, 25),
+    BackboneStage(False, 6, 1, 640, 7),
+)
+
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
@@ -56,6 +67,10 @@ class ImageEncoderConfig:
         for stage in self.stages:
             result *= stage.stride
         return result
+
+
+# v1's image encoder.
+EFFICIENTNET_V2_L = ImageEncoderConfig(effnet="efficientnet_v2_l", stem=32, stages=_V2_L)
 
 
 class ConvNormAct(nn.Sequential):

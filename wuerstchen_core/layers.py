@@ -27,6 +27,10 @@ _TOKENS_IN_CACHE = 64
 # Times in [0, 1], 1 = pure noise: one for the whole batch, or a tensor of one for each sample.
 Times: TypeAlias = float | Tensor
 
+# Whether the picture goes on at its opposite edge: (from bottom to top, from right to left).
+Wraps: TypeAlias = tuple[bool, bool]
+NO_WRAPS: Wraps = (False, False)
+
 
 def nchw(x: Tensor) -> Tensor:
     """B×H×W×C -> B×C×H×W, a view."""
@@ -38,9 +42,16 @@ def nhwc(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def first_samples(texts: Sequence[KeyValue], batch: int) -> list[KeyValue]:
-    """Every block's text for the first samples of a batch, views."""
-    return [(key[:batch], value[:batch]) for key, value in texts]
+def around(x: Tensor, cells: int, wraps: Wraps) -> Tensor:
+    """B×C×H×W with what lies `cells` beyond the edges that wrap: H + 2·cells, W + 2·cells."""
+    rows, columns = (cells * wrap for wrap in wraps)
+    return F.pad(x, (columns, columns, rows, rows), mode="circular")
+
+
+def inside(x: Tensor, cells: int, wraps: Wraps) -> Tensor:
+    """The inverse of `around`: what lies inside of the edges that wrap."""
+    rows, columns = (cells * wrap for wrap in wraps)
+    return x[..., rows : x.shape[-2] - rows, columns : x.shape[-1] - columns]
 
 
 def timestep_embedding(t: Tensor, width: int, max_positions: int = 10_000) -> Tensor:
@@ -129,11 +140,17 @@ class ResBlock(nn.Module):
             ops.Linear(channels * 4, channels),
         )
 
-    def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
-        h = self.norm(nhwc(self.depthwise(nchw(x))))
+    def forward(self, x: Tensor, *extra: Tensor, wraps: Wraps = NO_WRAPS) -> Tensor:
+        h = self.norm(nhwc(self._mixed(nchw(x), wraps)))
         if extra:
             h = torch.cat([h, *extra], dim=-1)
         return self.channelwise(h).add_(x)
+
+    def _mixed(self, x: Tensor, wraps: Wraps) -> Tensor:
+        if not any(wraps):
+            return self.depthwise(x)
+        reach = self.depthwise.padding[0]  # the convolution pads with zeros, which are cut off
+        return inside(self.depthwise(around(x, reach, wraps)), reach, wraps)
 
 
 class TimestepBlock(nn.Module):

@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .geometry import STAGE_B_CELLS, STAGE_C_CELLS
 from .image_encoder import ImageEncoder
 from .residency import device_of
 from .stage_a import StageA
 from .stage_b import StageB
 from .stage_c import StageC
+from .v1.paella import Paella
 
 # Peak memory beside the weights, measured with torch's profiler: values (of the dtype computed
 # with) for each latent cell and channel of the widest level.
 STAGE_C_VALUES = 14
 STAGE_B_VALUES = 5
+PAELLA_VALUES = 6
 STAGE_A_VALUES = 22
 IMAGE_ENCODER_VALUES = 46_200  # for each cell of the embedding
 TEXT_TOKENS = 77
@@ -42,14 +45,17 @@ def needed(network: nn.Module, shape: Sequence[int]) -> int:
     if isinstance(network, StageC):
         values = STAGE_C_VALUES * cells + 2 * TEXT_TOKENS * network.config.depth
         values *= batch * network.config.c
-    elif isinstance(network, StageB):
+    elif isinstance(network, (StageB, Paella)):
         config = network.config
+        is_v1 = isinstance(network, Paella)
         blocks = sum(
             count * letters.count("A")
             for count, letters in zip(config.blocks, config.level_config, strict=True)
         )
-        values = STAGE_B_VALUES * cells * config.c_hidden[0]
-        values = batch * (values + 4 * TEXT_TOKENS * blocks * max(config.c_hidden))
+        values = (PAELLA_VALUES if is_v1 else STAGE_B_VALUES) * cells * config.c_hidden[0]
+        # v1's attends to the image embedding's cells as to a text's tokens.
+        tokens = TEXT_TOKENS + (cells * STAGE_C_CELLS**2 // STAGE_B_CELLS**2 if is_v1 else 0)
+        values = batch * (values + 4 * tokens * blocks * max(config.c_hidden))
     elif isinstance(network, StageA):
         height, width = (1, *shape)[-2:]  # what came is checked where it is used
         rows = _default_rows(network, width) + _held_rows(network)

@@ -15,6 +15,7 @@ from .checkpoints import (
     load_stage_c,
     load_text_encoder,
 )
+from .embeddings import Embeddings
 from .errors import SettingError
 from .generate import SamplerSettings, decode_pixels, sample_stage_b, sample_stage_c
 from .geometry import Geometry
@@ -50,13 +51,15 @@ class Pipeline:
         prior_text_encoder: TextEncoder | ReadAhead[TextEncoder],
         decoder_text_encoder: TextEncoder | ReadAhead[TextEncoder],
         optimization: Optimization = PLAIN,
+        embeddings: Sequence[Path] = (),
     ) -> None:
         """Parts that are ready, or to be read. Of `optimization` only what steps do counts here;
-        the rest has been done to the parts."""
+        the rest has been done to the parts. embeddings: folders of textual inversions."""
         self._stage_c, self._stage_b, self._stage_a = stage_c, stage_b, stage_a
         self._prior_text_encoder = prior_text_encoder
         self._decoder_text_encoder = decoder_text_encoder
         self.optimization = optimization
+        self.embeddings = Embeddings(embeddings)
 
     @classmethod
     def from_folder(
@@ -70,7 +73,7 @@ class Pipeline:
 
         dtype: "auto", "float32", "bfloat16" or "float16". Raises CheckpointError where a part is
         missing. A part is read when it is first needed, and the next one meanwhile; so a damaged
-        one raises CheckpointError only then.
+        one raises CheckpointError only then. Textual inversions are found in `embeddings` there.
         """
         parts = find_parts(Path(folder))
         where = torch.device(device) if device is not None else None
@@ -85,7 +88,13 @@ class Pipeline:
         decoder_text_encoder = later("decoder_text_encoder", load_text_encoder, stage_c)
         prior_text_encoder = later("prior_text_encoder", load_text_encoder, decoder_text_encoder)
         return cls(
-            stage_c, stage_b, stage_a, prior_text_encoder, decoder_text_encoder, optimization
+            stage_c,
+            stage_b,
+            stage_a,
+            prior_text_encoder,
+            decoder_text_encoder,
+            optimization,
+            [Path(folder) / "embeddings"],
         )
 
     @property
@@ -130,6 +139,8 @@ class Pipeline:
 
         seed: picture i is seeded `seed + i`, or has its own in a list; the same seed gives the same
         picture in any batch. Each stage draws from the seed anew, as the nodes do.
+        prompt, negative_prompt: as `prompt.parse` reads them; of those that are encoded together,
+        shorter ones are filled up with empty chunks.
         Raises SettingError for settings out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -145,8 +156,8 @@ class Pipeline:
         of_c = self._settings(steps, cfg, sampler_name, scheduler)
         of_b = self._settings(decoder_steps, decoder_cfg, sampler_name, decoder_scheduler)
         # In this order: while one of these works, the next is read.
-        text_c = _encoded(self.prior_text_encoder, prompts, negative_prompt, of_c)
-        text_b = _encoded(self.decoder_text_encoder, prompts, negative_prompt, of_b)
+        text_c = self._encoded(self.prior_text_encoder, prompts, negative_prompt, of_c)
+        text_b = self._encoded(self.decoder_text_encoder, prompts, negative_prompt, of_b)
         latent = torch.zeros(len(prompts), self.stage_c.config.c_in, *geometry.stage_c)
         embedding = sample_stage_c(
             self.stage_c,
@@ -180,17 +191,20 @@ class Pipeline:
             guidance_end=self.optimization.guidance_end,
         )
 
-
-def _encoded(
-    encoder: TextEncoder, prompts: Sequence[str], negative: str, settings: SamplerSettings
-) -> tuple[Tensor, Tensor | None]:
-    """States of each prompt, and of the negative one where guidance reads it; equal texts are
-    encoded once."""
-    every = [*prompts, negative] if settings.guides else prompts
-    texts = list(dict.fromkeys(every))
-    states = dict(zip(texts, encoder.encode(texts), strict=True))
-    positive = torch.stack([states[text] for text in prompts])
-    return positive, states[negative][None] if settings.guides else None
+    def _encoded(
+        self,
+        encoder: TextEncoder,
+        prompts: Sequence[str],
+        negative: str,
+        settings: SamplerSettings,
+    ) -> tuple[Tensor, Tensor | None]:
+        """States of each prompt, and of the negative one where guidance reads it; equal texts are
+        encoded once."""
+        every = [*prompts, negative] if settings.guides else prompts
+        texts = list(dict.fromkeys(every))
+        states = dict(zip(texts, encoder.encode(texts, self.embeddings), strict=True))
+        positive = torch.stack([states[text] for text in prompts])
+        return positive, states[negative][None] if settings.guides else None
 
 
 def _named(callback: PipelineCallback | None, stage: str) -> Callable[[StepInfo], None] | None:

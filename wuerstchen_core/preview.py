@@ -48,7 +48,7 @@ def key_of(config: StageConfig) -> str:
     """
     if isinstance(config, StageCConfig):
         sizes = [(config.c_in,), (config.c,), (config.depth,), (config.c_cond,)]
-        return f"stage_c/{_joined(sizes)}"
+        return f"{config.family}/{_joined(sizes)}"
     sizes = [(config.c_in,), config.c_hidden, config.blocks, (config.clip_embd,)]
     return f"stage_b/{_joined(sizes)}"
 
@@ -59,7 +59,9 @@ def _joined(sizes: list[tuple[int, ...]]) -> str:
 
 def on_wire(config: StageConfig, x0: Tensor) -> Tensor:
     """A sampler's x0 -> the same latent as wires carry it."""
-    return to_embedding(x0) if isinstance(config, StageCConfig) else x0 * VQ_SCALE
+    if isinstance(config, StageCConfig):
+        return to_embedding(x0, type(config))
+    return x0 * VQ_SCALE
 
 
 @dataclass(frozen=True)

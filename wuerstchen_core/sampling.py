@@ -33,6 +33,20 @@ class StepInfo:
 Callback = Callable[[StepInfo], None]  # raise from it to cancel
 
 
+@dataclass(frozen=True)
+class Known:
+    """What inpainting keeps. x0: B×C×H×W, as x; mask: B×1×H×W in [0, 1], 1 = to be sampled."""
+
+    x0: Tensor
+    mask: Tensor
+
+    def noised(self, t: float, noise: Tensor) -> Tensor:
+        return add_noise(self.x0, noise, torch.full((len(noise),), t, device=noise.device))
+
+    def within(self, x: Tensor, known: Tensor) -> Tensor:
+        return torch.lerp(known, x, self.mask)
+
+
 def start_from(latent: Tensor | None, t: float, noise: Tensor) -> Tensor:
     """Where sampling starts: pure noise, or `latent` noised to time t (image to image)."""
     if latent is None or t >= 1:
@@ -48,22 +62,28 @@ def sample(
     sampler_name: str,
     noise: SampleNoise,
     callback: Callback | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Walks x down `times`; x: B×C×H×W float32 at times[0] -> B×C×H×W at times[-1].
 
     model: (x, t) -> eps. noise: drawn once a step by stochastic samplers, the last step
-    included, as in the reference. Raises SettingError for an unknown sampler or bad times.
+    included, as in the reference. known: is noised anew before each call of the model, by noise
+    drawn before that of the step (dome272/Wuerstchen `diffuzz.py`), and is in the result as it is.
+    Raises SettingError for an unknown sampler or bad times.
     """
     if sampler_name not in SAMPLERS:
-        known = ", ".join(SAMPLERS)
-        raise SettingError(f"sampler_name {sampler_name!r} is unknown; choose one of {known}.")
+        names = ", ".join(SAMPLERS)
+        raise SettingError(f"sampler_name {sampler_name!r} is unknown; choose one of {names}.")
     walk = check_times(times)
     solver = SOLVERS[sampler_name](noise)
     for step, (t, t_next) in enumerate(zip(walk, walk[1:], strict=False)):
+        if known is not None:
+            x = known.within(x, known.noised(t, noise.draw(tuple(x.shape[1:]), x.device)))
         eps = model(x, t)
         signal = alpha_bar(t)
         x0 = (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal)
         if callback is not None:
-            callback(StepInfo(step, len(walk) - 1, t, t_next, x0))
+            shown = x0 if known is None else known.within(x0, known.x0)
+            callback(StepInfo(step, len(walk) - 1, t, t_next, shown))
         x = solver.step(x, Estimate(t, eps, x0), t_next)
-    return x
+    return x if known is None else known.within(x, known.x0)

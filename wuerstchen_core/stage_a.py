@@ -77,17 +77,25 @@ def _normed(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class VectorQuantizer(nn.Module):
-    """The codebook. `nearest` gives each latent vector's closest entry."""
+    """The codebook, whose entries are called tokens."""
 
     def __init__(self, size: int, channels: int, ops: Ops) -> None:
         super().__init__()
         self.embedding = ops.Embedding(size, channels)
 
+    def codebook(self, device: torch.device) -> Tensor:
+        """All entries, N×C float32; asked of the layer, whose weights a host may keep elsewhere."""
+        return self.embedding(torch.arange(self.embedding.num_embeddings, device=device)).float()
+
     def nearest(self, latent: Tensor) -> Tensor:
-        """B×C×H×W -> indices B×H×W."""
-        flat = nhwc(latent).flatten(0, 2).float()
-        distance = torch.cdist(flat, self.embedding.weight.float())
-        return distance.argmin(dim=1).view(latent.shape[0], *latent.shape[-2:])
+        """B×C×H×W -> tokens B×H×W."""
+        return nearest(nhwc(latent), self.codebook(latent.device))
+
+
+def nearest(codes: Tensor, codebook: Tensor) -> Tensor:
+    """Each code …×C -> the token whose entry of the codebook, N×C, lies nearest."""
+    flat = codes.reshape(-1, codes.shape[-1]).to(codebook)
+    return torch.cdist(flat, codebook).argmin(dim=1).view(codes.shape[:-1])
 
 
 class StageA(nn.Module):

@@ -5,12 +5,14 @@ Sources: diffusers `modeling_wuerstchen_diffnext.py`; dome272/Wuerstchen `module
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from .layers import (
+    NO_WRAPS,
     AttnBlock,
     ChannelNorm,
     ChannelNorm2d,
@@ -19,13 +21,13 @@ from .layers import (
     Ops,
     ResBlock,
     Times,
-    TimestepBlock,
-    first_samples,
+    Wraps,
     in_float32,
     nchw,
     nhwc,
 )
 from .resize import resize_bicubic
+from .unet import down_levels, run_levels, up_levels
 
 # Stage A's latent, which wires carry, is VQ_SCALE × what Stage B gives (the published
 # `scale_factor`).
@@ -69,11 +71,7 @@ class StageBContext:
     text: list[KeyValue]
     embedding: list[Tensor | None]
     modulations: Modulations
-
-    def first(self, batch: int) -> "StageBContext":
-        """The same for the first samples alone."""
-        maps = [None if one is None else one[:batch] for one in self.embedding]
-        return replace(self, text=first_samples(self.text, batch), embedding=maps)
+    wraps: Wraps = NO_WRAPS
 
 
 class StageB(nn.Module):
@@ -87,7 +85,7 @@ class StageB(nn.Module):
         super().__init__()
         self.config = config
         self.folded = folded
-        hidden, levels = config.c_hidden, range(len(config.c_hidden))
+        hidden = config.c_hidden
         inject = [*config.inject_effnet, *reversed(config.inject_effnet)]
 
         self.clip_mapper = ops.Linear(config.clip_embd, config.c_cond)
@@ -102,53 +100,21 @@ class StageB(nn.Module):
             ops.Conv2d(config.c_in * config.patch_size**2, hidden[0], 1),
             ChannelNorm2d(),
         )
-        self.down_blocks = nn.ModuleList(self._down_level(i, ops) for i in levels)
-        self.up_blocks = nn.ModuleList(self._up_level(i, ops) for i in reversed(levels))
+        convolution = partial(self._convolution, ops=ops)
+        self.down_blocks = down_levels(config, convolution, ops)
+        self.up_blocks = up_levels(config, convolution, ops)
         self.clf = nn.Sequential(
             ChannelNorm2d(),
             ops.Conv2d(hidden[0], 2 * config.c_out * config.patch_size**2, 1),
             nn.PixelShuffle(config.patch_size),
         )
 
-    def _down_level(self, i: int, ops: Ops) -> nn.ModuleList:
-        hidden = self.config.c_hidden
-        level = nn.ModuleList()
-        if i > 0:
-            down = ops.Conv2d(hidden[i - 1], hidden[i], kernel_size=2, stride=2)
-            level.append(nn.Sequential(ChannelNorm2d(), down))
-        for _ in range(self.config.blocks[i]):
-            level.extend(self._group(i, 0, ops))
-        return level
-
-    def _up_level(self, i: int, ops: Ops) -> nn.ModuleList:
-        hidden = self.config.c_hidden
-        level = nn.ModuleList()
-        for j in range(self.config.blocks[i]):
-            reads_skip = j == 0 and i < len(hidden) - 1
-            level.extend(self._group(i, hidden[i] if reads_skip else 0, ops))
-        if i > 0:
-            up = ops.ConvTranspose2d(hidden[i], hidden[i - 1], kernel_size=2, stride=2)
-            level.append(nn.Sequential(ChannelNorm2d(), up))
-        return level
-
-    def _group(self, i: int, skip: int, ops: Ops) -> Iterator[nn.Module]:
-        """One repetition of level i's letters: C(onvolution), T(imestep), A(ttention)."""
-        config = self.config
-        c, dropout = config.c_hidden[i], config.level_dropout[i]
-        if config.inject_effnet[i]:
-            embedding = config.effnet_embd if self.folded else config.c_cond
-        else:
-            embedding = 0
-        for position, letter in enumerate(config.level_config[i]):
-            if letter == "C":
-                skip_here = skip if position == 0 else 0
-                yield ResBlock(c, skip_here + embedding, config.kernel_size, dropout, ops)
-            elif letter == "T":
-                yield TimestepBlock(c, config.c_r, ops)
-            elif letter == "A":
-                yield AttnBlock(c, config.c_cond, config.nhead[i], dropout, ops)
-            else:
-                raise ValueError(f"level_config has the letter {letter!r}; C, T and A are known.")
+    def _convolution(self, level: int, skip: int, ops: Ops) -> ResBlock:
+        config, beside = self.config, 0
+        if config.inject_effnet[level]:
+            beside = config.effnet_embd if self.folded else config.c_cond
+        dropout = config.level_dropout[level]
+        return ResBlock(config.c_hidden[level], skip + beside, config.kernel_size, dropout, ops)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,25 +130,26 @@ class StageB(nn.Module):
         size: tuple[int, int],
         text: Tensor | None = None,
         times: Sequence[float] = (),
+        wraps: Wraps = NO_WRAPS,
     ) -> StageBContext:
         """What all steps share: text keys and values, the embedding resized for each level, and
         the blocks' modulations.
 
         embedding: B×effnet_embd×h×w in embedding space; size: (H, W) of the Stage B latent;
         text: B×T×clip_embd or None, then blocks attend to the image alone; times: those that will
-        be asked for, as floats.
+        be asked for, as floats; wraps: the edges at which the picture goes on at the opposite one.
         """
         keys: list[KeyValue] = []
         if text is not None:
             mapped = self.seq_norm(self.clip_mapper(text.to(self.dtype)))
-            levels = (*self.down_blocks, *self.up_blocks)
-            blocks = (b for level in levels for b in level)  # type: ignore[union-attr]
-            keys = [b.text_key_value(mapped) for b in blocks if isinstance(b, AttnBlock)]
-        maps = list(self._embedding_maps(embedding, size))
+            keys = [b.text_key_value(mapped) for b in self.modules() if isinstance(b, AttnBlock)]
+        maps = list(self._embedding_maps(embedding, size, wraps))
         like = torch.empty(0, dtype=self.dtype, device=embedding.device)
-        return StageBContext(keys, maps, Modulations(self, self.config.c_r, like, times))
+        return StageBContext(keys, maps, Modulations(self, self.config.c_r, like, times), wraps)
 
-    def _embedding_maps(self, embedding: Tensor, size: tuple[int, int]) -> Iterator[Tensor | None]:
+    def _embedding_maps(
+        self, embedding: Tensor, size: tuple[int, int], wraps: Wraps
+    ) -> Iterator[Tensor | None]:
         count = len(self.config.c_hidden)
         for index in range(2 * count):
             level = index if index < count else 2 * count - 1 - index
@@ -190,7 +157,8 @@ class StageB(nn.Module):
                 yield None
                 continue
             cell = self.config.patch_size * 2**level
-            resized = resize_bicubic(embedding.float(), (size[0] // cell, size[1] // cell))
+            grid = (size[0] // cell, size[1] // cell)
+            resized = resize_bicubic(embedding.float(), grid, wraps)
             resized = resized.to(self.dtype).contiguous(memory_format=torch.channels_last)
             yield nhwc(resized if self.folded else self.effnet_mappers[index](resized))
 
@@ -200,20 +168,15 @@ class StageB(nn.Module):
         x: B×c_in×H×W (unit variance at t = 1), H and W even after the patch and every halving;
         context: what `prepare` gave.
         """
-        modulations = context.modulations.at(t)
-        text = iter(context.text)
-        maps = iter(context.embedding)
-        h = nhwc(self.embedding(x.to(self.dtype)))
-
-        outputs: list[Tensor] = []
-        for level in self.down_blocks:
-            h = _run_level(level, h, modulations, text, next(maps), None)  # type: ignore[arg-type]
-            outputs.append(h)
-        outputs.pop()  # the deepest level's output goes on as h itself
-        for i, level in enumerate(self.up_blocks):
-            skip = outputs.pop() if i > 0 else None
-            h = _run_level(level, h, modulations, text, next(maps), skip)  # type: ignore[arg-type]
-
+        h = run_levels(
+            self.down_blocks,
+            self.up_blocks,
+            nhwc(self.embedding(x.to(self.dtype))),
+            context.modulations.at(t),
+            iter(context.text),
+            iter(context.embedding),
+            context.wraps,
+        )
         a, b = in_float32(self.clf, nchw(h)).chunk(2, dim=1)
         return a, b.sigmoid() * (1 - 2e-3) + 1e-3
 
@@ -221,24 +184,3 @@ class StageB(nn.Module):
         """The predicted noise eps, B×c_out×H×W float32; arguments as in `heads`."""
         a, b = self.heads(x, t, context)
         return (x.float() - a) / b
-
-
-def _run_level(
-    level: Sequence[nn.Module],
-    h: Tensor,
-    modulations: Iterator[Tensor],
-    text: Iterator[KeyValue],
-    embedding: Tensor | None,
-    skip: Tensor | None,
-) -> Tensor:
-    for block in level:
-        if isinstance(block, ResBlock):
-            h = block(h, *(part for part in (skip, embedding) if part is not None))
-            skip = None  # only a level's first block reads the skip
-        elif isinstance(block, TimestepBlock):
-            h = block(h, next(modulations))
-        elif isinstance(block, AttnBlock):
-            h = block(h, next(text, None))
-        else:  # down- or upsampling
-            h = nhwc(block(nchw(h)))
-    return h

@@ -4,12 +4,14 @@ Sources: diffusers `modeling_wuerstchen_prior.py`; dome272/Wuerstchen `modules.p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .layers import (
+    NO_WRAPS,
     AttnBlock,
     ChannelNorm2d,
     KeyValue,
@@ -18,11 +20,15 @@ from .layers import (
     ResBlock,
     Times,
     TimestepBlock,
-    first_samples,
+    Wraps,
     in_float32,
     nchw,
     nhwc,
 )
+
+# The prior samples z of unit variance; everything else uses the image encoder's own scale
+# (published `latent_mean` and `latent_std`).
+LATENT_MEAN, LATENT_STD = 42.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ class StageCConfig:
     nhead: int = 16  # 24 in the released weights
     dropout: float = 0.1
 
+    family: ClassVar[str] = "stage_c"  # tells its latents from others of this shape
+    latent_mean: ClassVar[float] = LATENT_MEAN
+    latent_std: ClassVar[float] = LATENT_STD
+
 
 @dataclass(frozen=True)
 class StageCContext:
@@ -47,10 +57,7 @@ class StageCContext:
 
     text: list[KeyValue]
     modulations: Modulations
-
-    def first(self, batch: int) -> "StageCContext":
-        """The same for the first samples alone."""
-        return replace(self, text=first_samples(self.text, batch))
+    wraps: Wraps = NO_WRAPS
 
 
 class StageC(nn.Module):
@@ -79,14 +86,17 @@ class StageC(nn.Module):
         """Modules whose weights stay float32 when the rest is cast down."""
         return (self.out,)
 
-    def prepare(self, text: Tensor, times: Sequence[float] = ()) -> StageCContext:
+    def prepare(
+        self, text: Tensor, times: Sequence[float] = (), wraps: Wraps = NO_WRAPS
+    ) -> StageCContext:
         """What all steps share: every block's text keys and values, and its modulations.
 
-        text: B×T×c_cond; times: those that will be asked for, as floats.
+        text: B×T×c_cond; times: those that will be asked for, as floats; wraps: the edges at which
+        the picture goes on at the opposite one.
         """
         mapped = self.cond_mapper(text.to(self.dtype))
         keys = [b.text_key_value(mapped) for b in self.blocks if isinstance(b, AttnBlock)]
-        return StageCContext(keys, Modulations(self, self.config.c_r, mapped, times))
+        return StageCContext(keys, Modulations(self, self.config.c_r, mapped, times), wraps)
 
     def heads(self, x: Tensor, t: Times, context: StageCContext) -> tuple[Tensor, Tensor]:
         """The two output heads (a, b), each B×c_in×h×w float32, before the division.
@@ -103,7 +113,7 @@ class StageC(nn.Module):
             elif isinstance(block, TimestepBlock):
                 h = block(h, next(modulations))
             else:
-                h = block(h)
+                h = block(h, wraps=context.wraps)
         a, b = in_float32(self.out, nchw(h)).chunk(2, dim=1)
         return a, b
 
@@ -113,16 +123,11 @@ class StageC(nn.Module):
         return (x.float() - a) / ((1 - b).abs() + 1e-5)
 
 
-# The prior samples z of unit variance; everything else uses the image encoder's own scale
-# (published `latent_mean` and `latent_std`).
-LATENT_MEAN, LATENT_STD = 42.0, 1.0
+def to_embedding(z: Tensor, of: type[StageCConfig] = StageCConfig) -> Tensor:
+    """The prior's space -> embedding space: e = 42 z - 1, or what other priors (`of`) say."""
+    return z * of.latent_mean - of.latent_std
 
 
-def to_embedding(z: Tensor) -> Tensor:
-    """The prior's space -> embedding space: e = 42 z - 1."""
-    return z * LATENT_MEAN - LATENT_STD
-
-
-def from_embedding(embedding: Tensor) -> Tensor:
-    """Embedding space -> the prior's space: z = (e + 1) / 42."""
-    return (embedding + LATENT_STD) / LATENT_MEAN
+def from_embedding(embedding: Tensor, of: type[StageCConfig] = StageCConfig) -> Tensor:
+    """Embedding space -> the prior's space: z = (e + 1) / 42, or what other priors (`of`) say."""
+    return (embedding + of.latent_std) / of.latent_mean

@@ -20,6 +20,7 @@ from ...wuerstchen_core.memory import needed
 from ...wuerstchen_core.stage_a import StageA
 from ...wuerstchen_core.stage_b import StageB, StageBContext
 from ...wuerstchen_core.stage_c import StageC, StageCContext
+from ...wuerstchen_core.v1.paella import Paella
 
 # In transformer_options: the step's time, where the sampler knows it better than sigma tells it.
 EXACT_TIME = "wuerstchen_time"
@@ -93,6 +94,10 @@ class ComfyStageB(Hosted, StageB):
             text = None if context is None or context.shape[1] == 0 else context
             context = self.prepare(embedding, (x.shape[-2], x.shape[-1]), text)
         return super().forward(x, t, context)
+
+
+class ComfyPaella(Hosted, Paella):
+    """v1's Stage B, which only our own sampler calls."""
 
 
 class ComfyStageA(Hosted, StageA):

@@ -12,24 +12,35 @@ import comfy.ops  # pyright: ignore[reportMissingImports]
 import torch
 from torch import nn
 
-from ...wuerstchen_core.checkpoints.configs import IMAGE_ENCODER, STAGE_A, STAGE_B, STAGE_C
+from ...wuerstchen_core.checkpoints.configs import (
+    IMAGE_ENCODER,
+    IMAGE_ENCODER_V1,
+    STAGE_A,
+    STAGE_B,
+    STAGE_B_V1,
+    STAGE_C_V1,
+)
 from ...wuerstchen_core.checkpoints.fit import filled
 from ...wuerstchen_core.checkpoints.load import Weights, open_weights
 from ...wuerstchen_core.compile import compiled
+from ...wuerstchen_core.computed import stored as stored_state
 from ...wuerstchen_core.fold import fold_embedding_mappers
 from ...wuerstchen_core.optimize import Optimization
 from ...wuerstchen_core.residency import pick_dtype, place
-from ..parts import Part
-from .clip import open_clip
+from ..parts import Part, Stored
+from ..stored import stored_as
+from .clip import ClipPart, open_clip
 from .models import StageBModel, StageCModel
 from .networks import (
     FLOAT8,
     ComfyImageEncoder,
+    ComfyPaella,
     ComfyStageA,
     ComfyStageB,
     ComfyStageC,
     Hosted,
 )
+from .patches import with_patches
 from .quantise import ops_for, quantiser
 
 log = logging.getLogger(__name__)
@@ -49,9 +60,10 @@ class ComfyPart(Part[Network]):
         whole: bool,
         folder: Path | None,
         optimization: Optimization,
+        stored: Stored | None = None,
     ) -> None:
         """read: gives the patcher. whole: whether it is too small to be worth loading in part."""
-        super().__init__(read, folder, optimization)
+        super().__init__(read, folder, optimization, stored)
         self._whole = whole
 
     def _kept(self) -> Optimization:
@@ -70,7 +82,12 @@ class ComfyPart(Part[Network]):
 
     def opened(self) -> Any:
         """ComfyUI's ModelPatcher around the weights. Raises CheckpointError."""
-        return self.weights.get()
+        return super().get()
+
+    def _with_changes(self, network: Any) -> Any:
+        """A patcher of the same weights, which ComfyUI changes while it runs."""
+        assert self.stored is not None
+        return with_patches(network, self.stored.open(), self.changes)
 
     def ready(self, shape: Sequence[int]) -> Network:
         network = self.get()
@@ -90,16 +107,60 @@ def open_part(
     optimization: Optimization,
 ) -> Part[Any]:
     """The part of this name, as the loaders' outputs are called; read when it is first used."""
+    stored = stored_as(part, path, dtype)
     if part.endswith("text_encoder"):
-        return Part(lambda _: open_clip(path(), dtype), folder, optimization)
+        return ClipPart(lambda _: open_clip(path(), dtype), folder, optimization, stored)
+    if part == "stage_c":
+        assert stored is not None
+        return stage_c_part(stored, dtype, folder, optimization)
     load = {
-        "stage_c": _stage_c,
         "stage_b": _stage_b,
         "stage_a": _stage_a,
         "image_encoder": _image_encoder,
     }[part]
     whole = part in ("stage_a", "image_encoder")
-    return ComfyPart(lambda wanted: load(path(), dtype, wanted), whole, folder, optimization)
+    return ComfyPart(
+        lambda wanted: load(path(), dtype, wanted), whole, folder, optimization, stored
+    )
+
+
+def stage_c_part(
+    stored: Stored, dtype: str, folder: Path | None, optimization: Optimization
+) -> Part[Any]:
+    """Stage C of weights that are opened when it is first used."""
+
+    return ComfyPart(
+        lambda wanted: _stage_c(stored.open, dtype, wanted), False, folder, optimization, stored
+    )
+
+
+_OF_V1 = {
+    "stage_c": (STAGE_C_V1, ComfyStageC),
+    "stage_b": (STAGE_B_V1, ComfyPaella),
+    "image_encoder": (IMAGE_ENCODER_V1, ComfyImageEncoder),
+}
+
+
+def open_v1_part(
+    part: str,
+    path: Callable[[], Path],
+    dtype: str,
+    folder: Path | None,
+    optimization: Optimization,
+) -> Part[Any]:
+    """One of `_OF_V1`, which ComfyUI's own samplers do not know; read when it is first used."""
+    architecture, build = _OF_V1[part]
+    whole = part == "image_encoder"
+
+    def read(wanted: Optimization) -> Any:
+        weights = open_weights(architecture, path())
+        if whole:
+            return _beside_pixels(build, weights, dtype, wanted)
+        network = _hosted(build, weights, _dtypes(dtype, weights), wanted)
+        device, rest = management.get_torch_device(), management.unet_offload_device()
+        return _patcher(network, device, rest, disable_dynamic=wanted.compile != "off")
+
+    return ComfyPart(read, whole, folder, optimization)
 
 
 def device_of(part: str) -> torch.device:
@@ -111,10 +172,12 @@ def device_of(part: str) -> torch.device:
     return management.get_torch_device()
 
 
-def _stage_c(path: Path, dtype: str, wanted: Optimization, disable_dynamic: bool = False) -> Any:
-    weights = open_weights(STAGE_C, path)
+def _stage_c(
+    opened: Callable[[], Weights], dtype: str, wanted: Optimization, disable_dynamic: bool = False
+) -> Any:
+    weights = opened()
     network = _hosted(ComfyStageC, weights, _dtypes(dtype, weights), wanted)
-    return _sampled(StageCModel(network), _stage_c, (path, dtype, wanted), disable_dynamic)
+    return _sampled(StageCModel(network), _stage_c, (opened, dtype, wanted), disable_dynamic)
 
 
 def _stage_b(path: Path, dtype: str, wanted: Optimization, disable_dynamic: bool = False) -> Any:
@@ -129,7 +192,7 @@ def _stage_b(path: Path, dtype: str, wanted: Optimization, disable_dynamic: bool
 
 
 def _sampled(
-    model: Any, read: Any, arguments: tuple[Path, str, Optimization], disable_dynamic: bool
+    model: Any, read: Any, arguments: tuple[Any, str, Optimization], disable_dynamic: bool
 ) -> Any:
     """read, arguments: what ComfyUI opens the weights anew with."""
     # What is streamed by ComfyUI's newer way cannot be compiled; its own node does without too.
@@ -173,7 +236,7 @@ def _dtypes(name: str, weights: Weights) -> _Dtypes:
     if name != "auto":
         chosen = pick_dtype(name, device)
         return _Dtypes(chosen, chosen)
-    count = sum(value.numel() for value in weights.state.values())
+    count = sum(value.numel() for value in stored_state(weights.state).values())
     storage = _in_range(management.unet_dtype(device, count, _DTYPES))
     compute = management.unet_manual_cast(storage, device, _DTYPES) or storage
     return _Dtypes(storage, compute)

@@ -11,7 +11,6 @@ from diffusers.pipelines.deprecated.wuerstchen.pipeline_wuerstchen_prior import 
 from torch import Tensor
 
 from comfyui_wuerstchen.wuerstchen_core.errors import SettingError
-from comfyui_wuerstchen.wuerstchen_core.guidance import guided, guided_separately
 from comfyui_wuerstchen.wuerstchen_core.layers import Times
 from comfyui_wuerstchen.wuerstchen_core.noise import SampleNoise
 from comfyui_wuerstchen.wuerstchen_core.sampling import SAMPLERS, StepInfo, sample, start_from
@@ -178,17 +177,3 @@ def test_start_from_a_latent() -> None:
     assert torch.equal(start_from(None, 0.4, noise), noise)
     expected = math.sqrt(alpha_bar(0.4)) * latent + math.sqrt(1 - alpha_bar(0.4)) * noise
     torch.testing.assert_close(start_from(latent, 0.4, noise), expected)
-
-
-def test_guidance_in_one_batch_equals_two_calls() -> None:
-    def network(x: Tensor, t: Times, context: Tensor) -> Tensor:
-        return x * context[:, None, None, None] + t[:, None, None, None]
-
-    x, t = torch.randn(2, *SHAPE), torch.tensor([0.5, 0.5])
-    together = guided(network, torch.tensor([2.0, 3.0, 0.5, 0.25]), 4.0)(x, t)
-    apart = guided_separately(
-        lambda x, t: network(x, t, torch.tensor([2.0, 3.0])),
-        lambda x, t: network(x, t, torch.tensor([0.5, 0.25])),
-        4.0,
-    )(x, t)
-    assert torch.equal(together, apart)

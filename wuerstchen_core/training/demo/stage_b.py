@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...guidance import plain
 from ...image_encoder import ImageEncoder
 from ...noise import SampleNoise
 from ...sampling import sample
@@ -75,7 +74,8 @@ class StageBTask:
         context = self.network.prepare(embedding, (x0.shape[-2], x0.shape[-1]), text)
         t = stratified_times(BATCH, generator, power=TIME_POWER)
         weight = partial(x0_weight, lowest=LOWEST_WEIGHT, highest=HIGHEST_WEIGHT)
-        losses = diffusion_loss(plain(self.network, context), x0, t, generator, weight)
+        predict = partial(self.network, context=context)
+        losses = diffusion_loss(predict, x0, t, generator, weight)
         return {"eps": losses.mean()}
 
     def probe(self, network: nn.Module) -> dict[str, float]:
@@ -91,5 +91,6 @@ class StageBTask:
         context: StageBContext = network.prepare(self.held_out_embeddings, size)
         noise = SampleNoise(range(len(self.held_out)))
         start = noise.draw((STAGE_B.c_in, *size))
-        x0 = sample(plain(network, context), start, times("uniform", 12), "ddpm", noise)
+        model = partial(network, context=context)
+        x0 = sample(model, start, times("uniform", 12), "ddpm", noise)
         return self.stage_a.decode(x0 * STAGE_A.scale_factor).clamp(0, 1)

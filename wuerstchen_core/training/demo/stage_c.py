@@ -1,12 +1,14 @@
 """Training Stage C on the cached embeddings: z = (e + 1)/42 is noised, the caption is given."""
 
 import random
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...guidance import guided, plain
+from ...conditions import Condition
+from ...guidance import Predictor
 from ...noise import SampleNoise
 from ...sampling import sample
 from ...schedule import times
@@ -66,7 +68,7 @@ class StageCTask:
         text = self.text_encoder.encode(drop_captions(captions, EMPTY_CAPTIONS, generator))
         z = from_embedding(self.embeddings[rows])
         t = stratified_times(BATCH, generator, 0.85 if step < HIGH_NOISE_STEPS else 0.01)
-        predict = plain(self.network, self.network.prepare(text))
+        predict = partial(self.network, context=self.network.prepare(text))
         return {"eps": diffusion_loss(predict, z, t, generator, x0_weight).mean()}
 
     def probe(self, network: nn.Module) -> dict[str, float]:
@@ -86,11 +88,11 @@ class StageCTask:
     def _sample(self, network: nn.Module, wanted: list[Attributes], cfg: float) -> Tensor:
         assert isinstance(network, StageC)
         captions = [canonical(a) for a in wanted]
+        branches = [[Condition((self.text_encoder.encode(captions),))]]
         if cfg > 1:
-            text = self.text_encoder.encode(captions + [""] * len(captions))
-            model = guided(network, network.prepare(text), cfg)
-        else:
-            model = plain(network, network.prepare(self.text_encoder.encode(captions)))
+            nothing = self.text_encoder.encode([""] * len(captions))
+            branches.insert(0, [Condition((nothing,))])
+        model = Predictor(network, network.prepare, branches, [cfg])
         noise = SampleNoise(range(len(wanted)))
         start = noise.draw((16, *GRID))
         return sample(model, start, times("default", 15), "ddpm", noise)
