@@ -160,5 +160,11 @@ def _things_in(values: Any) -> tuple[list[Any], list[Any]]:
         elif isinstance(value, Mapping):
             waiting += value.values()
         elif isinstance(getattr(getattr(value, "weights", None), "nbytes", None), int):
-            weights.append(value.weights)
+            weights += _with_shared(value.weights)
     return data, weights
+
+
+def _with_shared(weights: Any) -> list[Any]:
+    """Weights, and those beside them that hold the tensors they share."""
+    beside = getattr(weights, "beside", None)
+    return [weights] if beside is None else [weights, *_with_shared(beside)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,14 +15,24 @@ from ..wuerstchen_core.checkpoints import (
     load_stage_c,
     load_text_encoder,
 )
+from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.optimize import Optimization
 from ..wuerstchen_core.residency import DTYPES
 from . import runtime
-from .parts import Part, folder_choices, part_choices, path_of, resolve, shared_choices, stamp
+from .choices import (
+    folder_choices,
+    part_choices,
+    path_of,
+    resolve,
+    stamp,
+    text_encoder_files,
+)
+from .parts import Part, Stored
+from .stored import stored_as
 
 CATEGORY = "Würstchen/loaders"
 
-_DTYPE = (
+DTYPE = (
     "COMBO",
     {
         "options": list(DTYPES),
@@ -67,7 +78,38 @@ def open_part(
 
         return residence.open_part(name, path, dtype, folder, wanted)
     load = next(load for part, _, load, _ in _PARTS if part == name)
-    return Part(lambda kept: load(path(), dtype, None, kept), folder, wanted)
+    if load is load_text_encoder:  # asked for now: the folders are those of this node call
+        load = partial(load, tokenizers=runtime.tokenizer_folders())
+    stored = stored_as(name, path, dtype)
+    return Part(lambda kept: load(path(), dtype, None, kept), folder, wanted, stored)
+
+
+def part_of(stored: Stored, dtype: str, folder: Path | None, made_of: str) -> Part[Any]:
+    """Stage C of weights that no file holds; folder: where what else is known of it lies."""
+    wanted = fitting("stage_c", runtime.surroundings().optimization)
+    if runtime.inside_comfyui():
+        from .native import residence
+
+        part: Part[Any] = residence.stage_c_part(stored, dtype, folder, wanted)
+    else:
+        part = Part(lambda kept: stored.make(stored.open(), kept), folder, wanted, stored)
+    part.made_of = made_of
+    return part
+
+
+def unwired(name: str, node: str) -> Part[Any]:
+    """A node's output of which the input is not wired: it says so as soon as a node uses it.
+
+    name: of `_PARTS`; node: the title of the node.
+    """
+
+    def path() -> Path:
+        raise WireError(
+            f"`{name}` of {node} is used here, and nothing is wired into it; wire the loader's "
+            f"`{name}` to its input of that name."
+        )
+
+    return open_part(name, path, "auto")
 
 
 def fitting(name: str, wanted: Optimization) -> Optimization:
@@ -84,7 +126,7 @@ def check(name: str, path: Path, dtype: str) -> None:
 
         device = residence.device_of(name)
     with runtime.memory_in_words():
-        check_part(name, path, dtype, device)
+        check_part(name, path, dtype, device, runtime.tokenizer_folders())
 
 
 class LoadPipeline:
@@ -109,7 +151,7 @@ class LoadPipeline:
             "wuerstchen-prior and, to encode pictures, EfficientNetEncoder. "
             "wuerstchen-demo is the small model that ships with the project.",
         }
-        return {"required": {"folder": ("COMBO", folder), "dtype": _DTYPE}}
+        return {"required": {"folder": ("COMBO", folder), "dtype": DTYPE}}
 
     def load(self, folder: str, dtype: str) -> tuple[Part[Any], ...]:
         parts = find_parts(resolve(folder))
@@ -137,7 +179,7 @@ class _LoadPart:
             "tooltip": "A folder of weights that holds this part, or a file (.safetensors, .pt). "
             "What it is, is read from its content.",
         }
-        return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
+        return {"required": {"name": ("COMBO", name), "dtype": DTYPE}}
 
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         path = path_of(name, self.PART)
@@ -186,7 +228,7 @@ class LoadTextEncoder:
     FUNCTION = "load"
     DESCRIPTION = (
         "Loads one CLIP text tower with its tokenizer: CLIP-bigG for Stage C (1280 wide), "
-        "CLIP-H for Stage B (1024 wide)."
+        "CLIP-H for Stage B (1024 wide). Other models' files that hold the same tower serve too."
     )
     SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen clip", "bigG", "CLIP-H"]
     RETURN_TYPES = ("WUERSTCHEN_TEXT_ENCODER",)
@@ -197,9 +239,10 @@ class LoadTextEncoder:
         name = {
             "options": text_encoder_choices(),
             "tooltip": "A folder of weights, and which of its two text encoders: prior for "
-            "Stage C, decoder for Stage B.",
+            "Stage C, decoder for Stage B. Or a file that holds one: clip_g.safetensors or an SDXL "
+            "checkpoint for Stage C, a Stable Diffusion 2 checkpoint for Stage B.",
         }
-        return {"required": {"name": ("COMBO", name), "dtype": _DTYPE}}
+        return {"required": {"name": ("COMBO", name), "dtype": DTYPE}}
 
     def load(self, name: str, dtype: str) -> tuple[Part[Any]]:
         folder, part = _text_part(name)
@@ -234,7 +277,7 @@ def _text_part(name: str) -> tuple[str, str]:
 def text_encoder_choices() -> list[str]:
     """`folder/prior` and `folder/decoder` for each folder of weights, and single files."""
     both = [f"{folder}/{role}" for folder in folder_choices() for role in _TEXT_ROLES]
-    return [*both, *shared_choices("prior_text_encoder")]
+    return [*both, *text_encoder_files()]
 
 
 NODES = {

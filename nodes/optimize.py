@@ -1,11 +1,9 @@
 """The switches of speed and memory, between the loaders and the nodes that run a stage."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.optimize import COMPILE, RESIDENCY, STORAGE, Optimization
-from .loaders import CATEGORY, fitting, open_part
+from .loaders import CATEGORY, fitting, unwired
 from .parts import Part
 
 # Input and output name, socket, and what the output is; in the order of the node's outputs.
@@ -14,18 +12,6 @@ _STAGES = (
     ("stage_b", "WUERSTCHEN_STAGE_B", "Stage B as it is to run; for the Stage B Sampler."),
     ("stage_a", "WUERSTCHEN_STAGE_A", "Stage A as it is to run; for Stage A Decode and Encode."),
 )
-
-
-def _unwired(stage: str) -> Part[Any]:
-    """What says so as soon as a node uses it."""
-
-    def path() -> Path:
-        raise WireError(
-            f"`{stage}` of Würstchen Optimize is used here, and nothing is wired into it; wire "
-            f"the loader's `{stage}` to its input of that name."
-        )
-
-    return open_part(stage, path, "auto")
 
 
 class Optimize:
@@ -128,7 +114,9 @@ class Optimize:
     ) -> tuple[Part[Any], ...]:
         wanted = Optimization(compile, storage, residency, step_cache, guidance_end)
         return tuple(
-            wired[stage].optimized(fitting(stage, wanted)) if stage in wired else _unwired(stage)
+            wired[stage].optimized(fitting(stage, wanted))
+            if stage in wired
+            else unwired(stage, "Würstchen Optimize")
             for stage, _, _ in _STAGES
         )
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import run, serve, train
+from . import convert, inspect, merge, run, serve, train
 
-COMMANDS: tuple[ModuleType, ...] = (run, serve, train)
+COMMANDS: tuple[ModuleType, ...] = (run, serve, convert, inspect, merge, train)

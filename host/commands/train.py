@@ -1,4 +1,4 @@
-"""`wuerstchen train demo`: trains the demo checkpoint from nothing."""
+"""`wuerstchen train demo`: trains the demo checkpoint from nothing, and `demo-lora` its LoRA."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "train",
         help="train a model",
-        description="Trains the demo checkpoint stage after stage, evaluates it and writes it in "
-        "the published folder layout. Stop it at any moment with Ctrl-C; the same command goes on.",
+        description="demo: trains the demo checkpoint stage after stage, evaluates it and writes "
+        "it in the published folder layout. demo-lora: trains the LoRA that makes its shapes red, "
+        "on the weights in --out, and writes it there. Stop either at any moment with Ctrl-C; the "
+        "same command goes on.",
     )
-    parser.add_argument("what", choices=["demo"])
+    parser.add_argument("what", choices=["demo", "demo-lora"])
     parser.add_argument(
         "--work",
         type=Path,
@@ -56,6 +58,7 @@ def handle(arguments: argparse.Namespace) -> int:
     try:
         # matplotlib and transformers are imported here, so that other commands start quickly.
         from ...wuerstchen_core.training.demo.evaluate import evaluate
+        from ...wuerstchen_core.training.demo.lora import train_red_lora
         from ...wuerstchen_core.training.demo.recipe import Recipe
     except ModuleNotFoundError as error:
         message = f'{error.name} is missing; install it with: pip install -e ".[train]"'
@@ -63,6 +66,9 @@ def handle(arguments: argparse.Namespace) -> int:
         return BAD_REQUEST
     recipe = Recipe(arguments.work)
     try:
+        if arguments.what == "demo-lora":
+            print(train_red_lora(arguments.out, arguments.work, arguments.steps))
+            return DONE
         if not arguments.evaluate:
             recipe.run(*([arguments.stage] if arguments.stage else []), steps=arguments.steps)
         if arguments.evaluate or not arguments.stage:

@@ -1,5 +1,6 @@
 """The text towers as ComfyUI's CLIP, and the same weights behind our own Text Encode."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ...wuerstchen_core.checkpoints.fit import completed, problems_of
-from ...wuerstchen_core.checkpoints.text import PREFIX, TowerWeights, open_text_encoder
+from ...wuerstchen_core.checkpoints.text import TowerWeights, open_text_encoder
+from ...wuerstchen_core.checkpoints.towers import PREFIX
 from ...wuerstchen_core.errors import MismatchedCheckpointError
+from ...wuerstchen_core.optimize import PLAIN, Optimization
 from ...wuerstchen_core.residency import pick_dtype, place
 from ...wuerstchen_core.text_encoder import TextEncoder
+from .. import runtime
+from ..parts import Part
+from .patches import patch_of
 
 BIG_G_WIDTH = 1280
 
@@ -33,6 +39,10 @@ class Tower:
     def eval(self) -> "Tower":
         return self
 
+    def get_input_embeddings(self) -> nn.Module:
+        model = self.clip.cond_stage_model
+        return getattr(model, model.clip).transformer.get_input_embeddings()
+
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         """attention_mask is what ComfyUI makes of the ids itself: all up to the end token."""
         model = self.clip.cond_stage_model
@@ -43,12 +53,30 @@ class Tower:
         return SimpleNamespace(last_hidden_state=states)
 
 
+class ClipPart(Part[TextEncoder]):
+    """A text encoder whose weights ComfyUI changes while it runs."""
+
+    def _kept(self) -> Optimization:
+        """Where they lie and how they are stored is ComfyUI's to decide."""
+        return PLAIN
+
+    def _with_changes(self, network: TextEncoder) -> TextEncoder:
+        tower: Any = network.network
+        clip = tower.clip.clone()
+        model = clip.cond_stage_model
+        own = f"{model.clip}.transformer.{PREFIX}"
+        clip.add_patches({own + name: patch_of(of) for name, of in self.changes.items()})
+        encoder = copy.copy(network)
+        encoder.network = Tower(clip, tower.config)  # type: ignore[assignment]
+        return encoder
+
+
 def open_clip(path: Path, dtype: str) -> TextEncoder:
-    """A `text_encoder` folder -> the encoder, whose `network.clip` is ComfyUI's CLIP.
+    """A text encoder's folder or file -> the encoder, whose `network.clip` is ComfyUI's CLIP.
 
     Raises CheckpointError, and SettingError for a dtype that the device cannot use.
     """
-    weights = open_text_encoder(path)
+    weights = open_text_encoder(path, runtime.tokenizer_folders())
     tokenizer: Any = weights.tokenizer
     width = weights.config.hidden_size
     name = "g" if width >= BIG_G_WIDTH else "h"  # LoRAs name the towers so
