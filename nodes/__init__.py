@@ -2,9 +2,38 @@
 
 from typing import Any
 
-from . import image, latent, loaders, optimize, runtime, samplers, text
+from . import (
+    batches,
+    guidance,
+    image,
+    latent,
+    loaders,
+    lora,
+    merge,
+    mixing,
+    optimize,
+    runtime,
+    samplers,
+    text,
+    v1,
+    v1_samplers,
+)
 
-_FAMILIES: tuple[Any, ...] = (loaders, optimize, text, latent, samplers, image)
+_FAMILIES: tuple[Any, ...] = (
+    loaders,
+    lora,
+    merge,
+    optimize,
+    guidance,
+    text,
+    latent,
+    batches,
+    mixing,
+    samplers,
+    image,
+    v1,
+    v1_samplers,
+)
 if runtime.inside_comfyui():
     from . import native
 

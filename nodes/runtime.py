@@ -3,6 +3,7 @@
 Nodes ask here for folders, report progress here, and are cancelled here.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -27,8 +28,11 @@ from .preview_store import PreviewStore
 if TYPE_CHECKING:
     from PIL import Image
 
+log = logging.getLogger(__name__)
+
 # Folders of weights; the demo checkpoint lies in the package's own `models/`.
 MODELS_FOLDER = "wuerstchen"
+EMBEDDINGS = "embeddings"  # the folder of textual inversions in one of weights
 BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
 DEMO = "wuerstchen-demo"
 
@@ -161,6 +165,17 @@ class ComfySurroundings:
     def check_cancelled(self) -> None:
         self._management.throw_exception_if_processing_interrupted()
 
+    def show(self, text: str) -> None:
+        """Shows a text on the node that runs, where somebody looks at a canvas."""
+        from comfy_execution.utils import (  # pyright: ignore[reportMissingImports]
+            get_executing_context,
+        )
+
+        context = get_executing_context()
+        canvas = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+        if context is not None and canvas is not None:
+            canvas.send_progress_text(text, context.node_id)
+
 
 _current: ContextVar[Surroundings] = ContextVar("wuerstchen_surroundings")
 
@@ -186,6 +201,15 @@ def use(given: Surroundings) -> Iterator[None]:
 def inside_comfyui() -> bool:
     """Whether ComfyUI itself has been started in this process."""
     return "comfy.model_management" in sys.modules and "folder_paths" in sys.modules
+
+
+def report(lines: Sequence[str]) -> None:
+    """Says what a node did: in the log, and inside ComfyUI on the node."""
+    for line in lines:
+        log.info("%s", line)
+    around = surroundings()
+    if isinstance(around, ComfySurroundings):
+        around.show("\n".join(lines))
 
 
 def step_callback(paint: "Callable[[StepInfo], Image.Image | None] | None" = None) -> Callback:
@@ -241,6 +265,26 @@ def weight_roots(kinds: Sequence[str] = (MODELS_FOLDER,)) -> list[Path]:
     around = surroundings()
     given = [Path(os.path.abspath(f)) for kind in kinds for f in around.models_dirs(kind)]
     return list(dict.fromkeys([*given, *([BUNDLED_MODELS] if MODELS_FOLDER in kinds else [])]))
+
+
+def tokenizer_folders() -> list[Path]:
+    """Where a text encoder that comes alone may find a tokenizer: ComfyUI's own, and those that
+    lie beside other text encoders."""
+    comfyui = []
+    if inside_comfyui():
+        import comfy.sd1_clip  # pyright: ignore[reportMissingImports]
+
+        comfyui = [Path(comfy.sd1_clip.__file__).with_name("sd1_tokenizer")]
+    patterns = ("tokenizer", "*/tokenizer", "*/*/tokenizer")
+    own = [f for root in weight_roots() for each in patterns for f in sorted(root.glob(each))]
+    return [*comfyui, *own]
+
+
+def embedding_folders() -> list[Path]:
+    """Where textual inversions lie: in ComfyUI's folders of them, and in `embeddings` beside the
+    folders of weights."""
+    known = surroundings().models_dirs(EMBEDDINGS) if inside_comfyui() else []
+    return [*known, *(root / EMBEDDINGS for root in weight_roots())]
 
 
 def register_models_folder() -> None:

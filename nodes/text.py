@@ -1,21 +1,34 @@
 """Text encoding."""
 
-import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from ..wuerstchen_core.embeddings import Embeddings
+from ..wuerstchen_core.errors import SettingError
 from ..wuerstchen_core.text_encoder import TextEncoder
 from . import runtime
 from .parts import Part
 
-log = logging.getLogger(__name__)
-
 Conditioning = list[list[Any]]  # [[states B×T×D, {options}], …], ComfyUI's own form
+
+CATEGORY = "Würstchen/text"
+_ENCODER = (
+    "WUERSTCHEN_TEXT_ENCODER",
+    {"tooltip": "The prior's encoder for Stage C, the decoder's for Stage B."},
+)
+
+
+def _encoded(text_encoder: Part[TextEncoder], texts: Sequence[str]) -> Conditioning:
+    """One conditioning that holds each text's states."""
+    with runtime.memory_in_words():
+        find = Embeddings(runtime.embedding_folders())
+        return [[text_encoder.get().encode(texts, find).float().cpu(), {}]]
 
 
 class TextEncode:
     """Text -> CONDITIONING."""
 
-    CATEGORY = "Würstchen/text"
+    CATEGORY = CATEGORY
     DESCRIPTION = (
         "Encodes a text for one stage. Stage C reads texts of the prior's encoder, Stage B (where "
         "a text is optional) those of the decoder's."
@@ -23,37 +36,78 @@ class TextEncode:
     SEARCH_ALIASES: ClassVar[list[str]] = ["wuerstchen prompt", "clip text encode", "prompt"]
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)
-    OUTPUT_TOOLTIPS = ("The text's states, batch×77×width.",)
+    OUTPUT_TOOLTIPS = ("The text's states, batch×77×width; 77 more for each further 75 tokens.",)
     FUNCTION = "encode"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "text_encoder": (
-                    "WUERSTCHEN_TEXT_ENCODER",
-                    {"tooltip": "The prior's encoder for Stage C, the decoder's for Stage B."},
-                ),
+                "text_encoder": _ENCODER,
                 "text": (
                     "STRING",
                     {
                         "multiline": True,
                         "dynamicPrompts": True,
                         "default": "",
-                        "tooltip": "What the picture shows, up to 75 tokens; empty means nothing "
-                        "in particular.",
+                        "tooltip": "What the picture shows, of any length; empty means nothing in "
+                        "particular. (word:1.2) counts more, BREAK begins a new chunk of 75 "
+                        "tokens, embedding:name calls a textual inversion.",
                     },
                 ),
             }
         }
 
     def encode(self, text_encoder: Part[TextEncoder], text: str) -> tuple[Conditioning]:
-        with runtime.memory_in_words():
-            encoder = text_encoder.get()
-            lost = encoder.cut_off(text)
-            if lost:
-                log.warning("the text is too long for CLIP; cut off: %s", lost)
-            return ([[encoder.encode([text]).float().cpu(), {}]],)
+        return (_encoded(text_encoder, [text]),)
 
 
-NODES = {"WuerstchenTextEncode": (TextEncode, "Würstchen Text Encode")}
+class TextEncodeBatch:
+    """A text for each picture of a batch -> CONDITIONING."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Encodes one text a line, each for one picture of the batch: the first line for the first "
+        "picture, and so on. A list of texts that is wired counts like so many lines."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["prompt list", "batch prompts", "prompt per picture"]
+    INPUT_IS_LIST = True
+    RETURN_TYPES = ("CONDITIONING", "INT")
+    RETURN_NAMES = ("conditioning", "count")
+    OUTPUT_TOOLTIPS = (
+        "The texts' states, count×tokens×width.",
+        "How many texts there are; wire it to batch_size.",
+    )
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "text_encoder": _ENCODER,
+                "texts": (
+                    "STRING",
+                    {
+                        "multiline": True,
+                        "dynamicPrompts": True,
+                        "default": "",
+                        "tooltip": "One text a line; empty lines are left out. Each is read as in "
+                        "Würstchen Text Encode.",
+                    },
+                ),
+            }
+        }
+
+    def encode(
+        self, text_encoder: list[Part[TextEncoder]], texts: list[str]
+    ) -> tuple[Conditioning, int]:
+        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise SettingError("there is no text here; write one a line.")
+        return _encoded(text_encoder[0], lines), len(lines)
+
+
+NODES = {
+    "WuerstchenTextEncode": (TextEncode, "Würstchen Text Encode"),
+    "WuerstchenTextEncodeBatch": (TextEncodeBatch, "Würstchen Text Encode (Batch)"),
+}

@@ -30,10 +30,14 @@ UPDATE = "python tests/test_contract.py --update"
 UPDATE_IN_COMFYUI = f"{UPDATE} object_info.json, with what ComfyUI answers at /object_info"
 
 # Choices that lie on the user's disk.
-FILES = {("WuerstchenLoadPipeline", "folder")} | {
-    (f"WuerstchenLoad{part}", "name")
-    for part in ("StageC", "StageB", "StageA", "TextEncoder", "ImageEncoder")
-}
+FILES = (
+    {(f"Wuerstchen{version}LoadPipeline", "folder") for version in ("", "V1")}
+    | {
+        (f"WuerstchenLoad{part}", "name")
+        for part in ("StageC", "StageB", "StageA", "TextEncoder", "ImageEncoder")
+    }
+    | {("WuerstchenLoadLoRA", "lora_name")}
+)
 
 
 def own_infos() -> Infos:

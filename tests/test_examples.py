@@ -19,7 +19,7 @@ from comfyui_wuerstchen.host.registry import default_nodes
 from comfyui_wuerstchen.nodes import NODE_CLASS_MAPPINGS
 from comfyui_wuerstchen.wuerstchen_core.training.demo.checker import check
 
-from .examples import FOR_COMFYUI, HOSTED
+from .examples import FOR_COMFYUI, HOSTED, ON_DEMO
 from .paths import WORKFLOWS
 
 QUICK = ["--set", "Stage B.steps=4"]
@@ -53,11 +53,12 @@ def reading(path: Path):
     return check(torch.from_numpy(pixels(path).copy()).movedim(-1, 0)[None] / 255)[0]
 
 
-@pytest.mark.parametrize("example", HOSTED, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", ON_DEMO, ids=lambda path: path.name)
 def test_every_example_runs(run, example: Path) -> None:
     code, pictures, errors = run(example, *QUICK)
     assert code == 0, errors
-    assert pixels(pictures[0]).shape == (256, 256, 3)
+    made = pixels(pictures[0])
+    assert min(made.shape[:2]) >= 256 and made.std() > 1  # not one colour
 
 
 @pytest.mark.parametrize("example", FOR_COMFYUI, ids=lambda path: path.name)

@@ -1,1 +1,1 @@
-"""Würstchen v2 in plain torch: networks, sampling, checkpoints, training."""
+"""Würstchen in plain torch: networks, sampling, checkpoints, training. v2, and v1 in `v1`."""

@@ -74,7 +74,7 @@ def _entry(path: Path) -> dict[str, Any]:
         "description": _description(path),
         "mediaType": "image",
         "mediaSubtype": THUMBNAIL.removeprefix("."),
-        "models": ["Würstchen v2"],
+        "models": [f"Würstchen {'v1' if path.stem.startswith('v1_') else 'v2'}"],
         "openSource": True,
     }
 

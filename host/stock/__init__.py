@@ -6,13 +6,16 @@ One family a file, each with its table `NODES`: id -> (class, display name).
 from __future__ import annotations
 
 from . import (
+    compositing,
     conditioning,
+    conditioning_regions,
     image_tools,
     images,
     latent_batches,
     latent_math,
     latent_regions,
     latents,
+    mask_tools,
     masks,
     preview_any,
     primitives,
@@ -21,12 +24,15 @@ from . import (
 _FAMILIES = (
     images,
     image_tools,
+    compositing,
     masks,
+    mask_tools,
     latents,
     latent_batches,
     latent_math,
     latent_regions,
     conditioning,
+    conditioning_regions,
     primitives,
     preview_any,
 )

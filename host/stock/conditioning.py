@@ -19,7 +19,7 @@ CATEGORY = "model/conditioning/transform"
 STATED = ("pooled_output", "conditioning_lyrics", "conditioning_scale")
 
 
-def _socket(tooltip: str) -> tuple[str, dict[str, Any]]:
+def socket(tooltip: str) -> tuple[str, dict[str, Any]]:
     return ("CONDITIONING", {"tooltip": tooltip})
 
 
@@ -64,8 +64,8 @@ class ConditioningCombine:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "conditioning_1": _socket("The first text."),
-                "conditioning_2": _socket("The second text."),
+                "conditioning_1": socket("The first text."),
+                "conditioning_2": socket("The second text."),
             }
         }
 
@@ -93,8 +93,8 @@ class ConditioningAverage:
         strength = "Weight of conditioning_to: 1 is only that one, 0 only the other."
         return {
             "required": {
-                "conditioning_to": _socket("The text that gives length and settings."),
-                "conditioning_from": _socket("The text to mix in, cut or filled with zeros."),
+                "conditioning_to": socket("The text that gives length and settings."),
+                "conditioning_from": socket("The text to mix in, cut or filled with zeros."),
                 "conditioning_to_strength": _share(1.0, 0.01, strength),
             }
         }
@@ -133,8 +133,8 @@ class ConditioningConcat:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "conditioning_to": _socket("The text that comes first and gives the settings."),
-                "conditioning_from": _socket("The text to put behind it."),
+                "conditioning_to": socket("The text that comes first and gives the settings."),
+                "conditioning_from": socket("The text to put behind it."),
             }
         }
 
@@ -158,7 +158,7 @@ class ConditioningZeroOut:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": _socket("Any text, for its shape.")}}
+        return {"required": {"conditioning": socket("Any text, for its shape.")}}
 
     def zero_out(self, conditioning: Conditioning) -> tuple[Conditioning]:
         zeroed: Conditioning = []
@@ -179,7 +179,7 @@ class ConditioningSetTimestepRange:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "conditioning": _socket("The text to limit."),
+                "conditioning": socket("The text to limit."),
                 "start": _share(0.0, 0.001, "Where it begins to count: 0 is the first step."),
                 "end": _share(1.0, 0.001, "Where it ends to count: 1 is the last step."),
             }

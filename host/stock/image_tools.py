@@ -141,13 +141,13 @@ class ImageBatch:
 
     def join(self, image1: Tensor, image2: Tensor) -> tuple[Tensor]:
         channels = max(image1.shape[-1], image2.shape[-1])
-        first, second = _opaque(image1, channels), _opaque(image2, channels)
+        first, second = opaque(image1, channels), opaque(image2, channels)
         if first.shape[1:] != second.shape[1:]:
             second = _resized(second, first.shape[2], first.shape[1], "bilinear", "center")
         return (torch.cat([first, second]),)
 
 
-def _opaque(image: Tensor, channels: int) -> Tensor:
+def opaque(image: Tensor, channels: int) -> Tensor:
     """The picture with this many channels, where it may lack the last, the opacity."""
     missing = channels - image.shape[-1]
     if missing > 1:

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-EXTRAS = "custom_sampler model_merging model_advanced freelunch stable_cascade pag cond latent mask"
+EXTRAS = (
+    "custom_sampler model_merging model_advanced freelunch stable_cascade pag cond latent mask "
+    "hooks"
+)
 SEED = 7
 TEXT = "a large red star on a blue background"
 GENERATOR = torch.Generator().manual_seed(0)

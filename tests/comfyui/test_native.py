@@ -17,6 +17,7 @@ from comfyui_wuerstchen.wuerstchen_core.checkpoints import save_network
 
 from ..checkpoints.tiny import networks, write_published
 from ..paths import ROOT
+from ..v1.tiny import write_published as write_v1
 from .conftest import PACK, Install, new_base
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
@@ -28,16 +29,22 @@ Answers = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def answers(install: Install, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    return answered(install, tmp_path_factory)
+
+
+def answered(install: Install, tmp_path_factory: pytest.TempPathFactory, *cases: str) -> Answers:
+    """What the runner answers to these cases, or to all usual ones."""
     base = new_base(tmp_path_factory.mktemp("native"), PACK)
     folder = base / "models" / "wuerstchen"
     for name in ("tiny", "tiny-2"):
         write_published(folder / name, tmp_path_factory.mktemp("tokenizer"))
+    write_v1(folder / "wuerstchen-v1", tmp_path_factory.mktemp("tokenizer"))
     other = networks()["stage_c"]
     with torch.no_grad():
         for value in other.parameters():
             value.mul_(0.8)
     save_network(other, folder / "tiny-2" / "wuerstchen-prior" / "prior", torch.float32)
-    command = [install.python, str(RUNNER), str(install.checkout), str(base)]
+    command = [install.python, str(RUNNER), str(install.checkout), str(base), *cases]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=base)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((base / "answers.json").read_text(encoding="utf-8"))
@@ -134,6 +141,11 @@ def test_text_encoders(answers: Answers) -> None:
             assert error > 1e-3, (name, error)
         else:
             assert error <= 1e-4, (name, error)
+
+
+def test_prompts_say_what_they_say_to_comfyui(answers: Answers) -> None:
+    found = numbers(answers, "prompts")
+    assert all(error <= EXACT for error in found.values()), found
 
 
 def test_memory_is_counted_and_freed(answers: Answers) -> None:

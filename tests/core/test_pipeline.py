@@ -10,9 +10,17 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext impo
     WuerstchenDiffNeXt,
 )
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from comfyui_wuerstchen.wuerstchen_core.errors import SettingError
+from comfyui_wuerstchen.wuerstchen_core.generate import (
+    SamplerSettings,
+    decode_pixels,
+    sample_stage_b,
+    sample_stage_c,
+)
+from comfyui_wuerstchen.wuerstchen_core.noise import SampleNoise
 from comfyui_wuerstchen.wuerstchen_core.pipeline import Pipeline
 from comfyui_wuerstchen.wuerstchen_core.stage_a import StageA, StageAConfig
 from comfyui_wuerstchen.wuerstchen_core.stage_b import StageB, StageBConfig
@@ -20,6 +28,7 @@ from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
 from comfyui_wuerstchen.wuerstchen_core.text_encoder import TextEncoder
 from comfyui_wuerstchen.wuerstchen_core.training.demo.tokenizer import build_tokenizer
 
+from ..paths import DEMO
 from ..reference.named_weights import tamed
 from .reference_pipelines import from_parts, largest_difference, run_reference
 
@@ -125,3 +134,43 @@ def test_cancelling_from_the_callback(both) -> None:
     with pytest.raises(KeyboardInterrupt):
         both[0]("red", width=128, height=128, steps=2, decoder_steps=2, callback=stop)
     assert calls == [("stage_c", 0), ("stage_c", 1), ("stage_b", 0)]
+
+
+def test_a_prompt_says_in_the_pipeline_what_it_says_to_a_node(tmp_path: Path) -> None:
+    """Weights, and a textual inversion in the folder: here one that means a word."""
+    for entry in DEMO.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    pipeline = Pipeline.from_folder(tmp_path, dtype="float32")
+    options = {"width": 256, "height": 256, "steps": 4, "decoder_steps": 2}
+
+    def picture(prompt: str) -> np.ndarray:
+        return np.asarray(pipeline(prompt, **options)[0]).astype(int)
+
+    plain = picture("a red star")
+    assert np.array_equal(picture("a (red:1.0) star"), plain)
+    assert np.abs(picture("a (red:0.2) star") - plain).max() > 10
+    encoders = {"clip_g": pipeline.prior_text_encoder, "clip_h": pipeline.decoder_text_encoder}
+    vectors = {}
+    for name, encoder in encoders.items():
+        (token,) = encoder.tokenizer("red", add_special_tokens=False).input_ids
+        vectors[name] = encoder.network.get_input_embeddings().weight[token].detach().clone()
+    (tmp_path / "embeddings").mkdir()
+    save_file(vectors, tmp_path / "embeddings" / "colour.safetensors")
+    assert np.abs(picture("a embedding:colour star") - plain).max() <= 1
+
+
+def test_a_long_prompt_beside_a_short_negative_one_as_with_nodes() -> None:
+    pipeline = Pipeline.from_folder(DEMO, dtype="float32")
+    long = "a large red star in the center on a blue background " * 8
+    found = pipeline(long, width=256, height=256, seed=3, steps=3, cfg=2.0, decoder_steps=2)[0]
+    texts = [pipeline.prior_text_encoder.encode([text]) for text in (long, "")]
+    assert [states.shape[1] for states in texts] == [154, 77]
+    settings = SamplerSettings(3, 2.0)
+    latent = torch.zeros(1, 16, 6, 6)
+    embedding = sample_stage_c(pipeline.stage_c, *texts, latent, SampleNoise([3]), settings)
+    text = pipeline.decoder_text_encoder.encode([long])
+    settings = SamplerSettings(2, 0.0, scheduler="uniform")
+    stage_b = pipeline.stage_b
+    latent = sample_stage_b(stage_b, embedding, text, None, None, SampleNoise([3]), settings)
+    expected = decode_pixels(pipeline.stage_a, latent)[0].movedim(0, -1).numpy()
+    assert largest_difference(found, expected) <= 1

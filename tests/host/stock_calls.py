@@ -134,6 +134,44 @@ def _composite() -> Call:
     }
 
 
+def _paste() -> Call:
+    def side() -> int:
+        return CHOOSE.randint(2, 20)
+
+    batch = CHOOSE.choice([1, 2, 3])
+    mask = picture(CHOOSE.randint(1, batch), side(), side(), seed=2)
+    below = picture(batch, side(), side(), CHOOSE.choice([3, 4]))
+    return "ImageCompositeMasked", {
+        "destination": below,
+        "source": picture(CHOOSE.randint(1, 3), side(), side(), CHOOSE.choice([3, 4]), seed=1),
+        # ComfyUI reads a place beyond the edges from the other end.
+        "x": CHOOSE.randint(0, below.shape[2] - 1),
+        "y": CHOOSE.randint(0, below.shape[1] - 1),
+        "resize_source": CHOOSE.random() < 0.3,
+        "mask": CHOOSE.choice([None, mask]),
+    }
+
+
+def _pad() -> Call:
+    room = {name: CHOOSE.choice([0, 8, 16]) for name in ("left", "top", "right", "bottom")}
+    image = picture(CHOOSE.randint(1, 2), CHOOSE.randint(5, 30), CHOOSE.randint(5, 30), 3)
+    feathering = CHOOSE.choice([0, 1, 4, 9, 40])
+    return "ImagePadForOutpaint", {"image": image, **room, "feathering": feathering}
+
+
+def _combine_masks() -> Call:
+    below = picture(CHOOSE.choice([1, 2]), CHOOSE.randint(3, 12), CHOOSE.randint(3, 12))
+    operations = ["multiply", "add", "subtract", "and", "or", "xor"]
+    return "MaskComposite", {
+        "destination": below,
+        "source": picture(1, CHOOSE.randint(1, 12), CHOOSE.randint(1, 12), seed=1),
+        "x": CHOOSE.randint(0, below.shape[2] - 1),
+        "y": CHOOSE.randint(0, below.shape[1] - 1),
+        "operation": CHOOSE.choice(operations),
+    }
+
+
+MASKS = [picture(1, 9, 14), picture(2, 12, 7), picture(8, 8), (picture(1, 20, 20) > 0.9).float()]
 BATCHES = [
     latent(5, 4, 3, 2),
     latent(5, 4, 3, 2, batch_index=[3, 4, 7, 8, 0]),
@@ -194,6 +232,13 @@ CALLS: list[Call] = [
     ),
     *grid("SolidMask", value=[0.0, 0.3, 1.0], width=[5], height=[2]),
     *grid("InvertMask", mask=[picture(2, 3, 4)]),
+    *grid("GrowMask", mask=MASKS, expand=[-30, -2, 0, 1, 4], tapered_corners=[True, False]),
+    *grid("FeatherMask", mask=MASKS, left=[0, 3], top=[0, 99], right=[0, 5], bottom=[0, 2]),
+    *grid("CropMask", mask=MASKS, x=[0, 3], y=[0, 5], width=[2, 50], height=[3, 40]),
+    *grid("ThresholdMask", mask=MASKS, value=[0.0, 0.5, 1.0]),
+    *some(60, _combine_masks),
+    *some(100, _paste),
+    *some(30, _pad),
     *grid("LatentFromBatch", samples=BATCHES, batch_index=[-9, -2, 0, 2, 99], length=[1, 3, 64]),
     *grid("RepeatLatentBatch", samples=BATCHES, amount=[1, 2, 3]),
     *grid("LatentBatch", samples1=BATCHES, samples2=[*BATCHES, latent(2, 4, 7, 5)]),
@@ -231,6 +276,32 @@ CALLS: list[Call] = [
     ),
     *grid("ConditioningZeroOut", conditioning=TEXTS),
     *grid("ConditioningSetTimestepRange", conditioning=TEXTS, start=[0.0, 0.25], end=[0.5, 1.0]),
+    *grid(
+        "ConditioningSetArea",
+        conditioning=TEXTS,
+        width=[64, 200],
+        height=[512],
+        x=[0, 24],
+        y=[8],
+        strength=[0.5],
+    ),
+    *grid(
+        "ConditioningSetAreaPercentage",
+        conditioning=TEXTS,
+        width=[0.5],
+        height=[0.25, 1.0],
+        x=[0.0, 0.3],
+        y=[0.1],
+        strength=[1.0],
+    ),
+    *grid("ConditioningSetAreaStrength", conditioning=TEXTS, strength=[0.0, 2.5]),
+    *grid(
+        "ConditioningSetMask",
+        conditioning=TEXTS,
+        mask=[picture(2, 3, 4), picture(3, 4)],
+        strength=[0.5],
+        set_cond_area=["default", "mask bounds"],
+    ),
     *grid("PreviewAny", source=ANYTHING),
     *grid("PrimitiveInt", value=[-3]),
     *grid("PrimitiveFloat", value=[0.5]),

@@ -15,7 +15,7 @@ from comfyui_wuerstchen.host.folder_lock import clean_output
 from comfyui_wuerstchen.host.folders import Folders, HostSurroundings
 from comfyui_wuerstchen.host.stock.images import LoadImage, PreviewImage, SaveImage
 from comfyui_wuerstchen.host.stock.latents import LoadLatent, SaveLatent
-from comfyui_wuerstchen.host.stock.reading import InputFileError
+from comfyui_wuerstchen.host.stock.reading import EXAMPLES, InputFileError
 from comfyui_wuerstchen.host.stock.saving import SaveError, fill_tokens
 from comfyui_wuerstchen.nodes.runtime import use
 
@@ -163,7 +163,8 @@ def test_the_choices_are_the_pictures_of_the_folder(inside):
     for name in ("b.png", "a.JPG", "c.txt", ".hidden.png"):
         (inside.input / name).touch()
     choices, options = LoadImage.INPUT_TYPES()["required"]["image"]
-    assert choices == ["a.JPG", "b.png", "example.png"] and options["image_upload"] is True
+    examples = sorted(path.name for path in EXAMPLES.iterdir())
+    assert choices == ["a.JPG", "b.png", *examples] and options["image_upload"] is True
 
 
 def test_a_changed_picture_is_noticed(inside):

@@ -151,11 +151,12 @@ def test_feathering_fades_inner_edges():
     assert torch.equal(pasted["samples"], row.expand(1, 4, 6, 9))
 
 
-def test_a_noise_mask_is_set_and_our_samplers_say_that_they_do_not_read_it(parts):
-    (marked,) = SetLatentNoiseMask().set_mask(latent(2, 16, 3, 3), torch.ones(2, 8, 8))
+def test_a_noise_mask_is_set_and_our_samplers_keep_what_it_leaves_out(parts):
+    given, mask = latent(2, 16, 3, 3), torch.zeros(2, 8, 8)
+    (marked,) = SetLatentNoiseMask().set_mask(given, mask)
     assert marked["noise_mask"].shape == (2, 1, 8, 8)
-    with pytest.raises(WireError, match="noise mask"):
-        stage_c(parts, marked)
+    kept = stage_c(parts, marked)["samples"]
+    assert torch.allclose(kept, given["samples"], atol=1e-3)
 
 
 # With our samplers: picture k of a batch can be made alone, at either stage.

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from comfyui_wuerstchen.nodes import NODE_CLASS_MAPPINGS, previews, runtime
-from comfyui_wuerstchen.wuerstchen_core.preview import LinearMap, key_of
+from comfyui_wuerstchen.wuerstchen_core.preview import LinearMap, cells_of, key_of
 from comfyui_wuerstchen.wuerstchen_core.sampling import StepInfo
-from comfyui_wuerstchen.wuerstchen_core.stage_b import StageBConfig
 
 from ..paths import DEMO
 
@@ -257,6 +256,6 @@ def test_a_broken_file_of_maps_is_as_none(
 
 
 def test_every_step_is_drawn() -> None:
-    paint = previews.Painter(StageBConfig(), None, None)
+    paint = previews.Painter(cells_of, None, None)
     x0 = torch.randn(2, 4, 32, 32)
     assert all(paint(StepInfo(i, 20, 1.0, 0.0, x0)) is not None for i in range(20))

@@ -46,15 +46,19 @@ async def test_the_demo_is_there(real: Running) -> None:
     assert folder["name"] == "wuerstchen" and ".safetensors" in folder["extensions"]
     assert folder["folders"] == ["models"]
     found = {one["name"]: one for one in await real.get(f"/api{FOLDER}")}
-    assert len(found) == 6
+    assert len(found) == 7  # six networks and a LoRA
     assert found[VQGAN].keys() == {"name", "pathIndex", "modified", "created", "size"}
     assert found[VQGAN]["size"] > 10_000
     assert await real.get("/models/wuerstchen") == sorted(found)
     assert await real.get(f"/view_metadata/wuerstchen?filename={VQGAN}") == {"format": "pt"}
 
 
-async def test_embeddings_there_are_none(real: Running) -> None:
+async def test_embeddings_by_the_names_that_prompts_call(
+    real: Running, settings: ServeSettings
+) -> None:
     assert await real.get("/api/embeddings") == []
+    weights(settings.data / "models" / "embeddings" / "style" / "one.safetensors")
+    assert await real.get("/api/embeddings") == ["style/one"]
 
 
 async def test_weights_of_all_folders(library: Running) -> None:

@@ -169,6 +169,8 @@ async def test_our_workflows_are_the_canvas_own_templates(server: Running, index
     assert next(iter(templates)) == "text_to_image"
     assert templates["text_to_image"]["title"] == "Text to image"
     assert templates["text_to_image"]["description"].startswith("Stage C turns the prompt into")
+    models = {name: templates[name]["models"] for name in ("text_to_image", "v1_text_to_image")}
+    assert list(models.values()) == [["Würstchen v2"], ["Würstchen v1"]]
 
 
 @pytest.mark.parametrize("path", HOSTED, ids=lambda path: path.stem)

@@ -4,8 +4,13 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from aiohttp import FormData
 from PIL import Image, PngImagePlugin
+
+from comfyui_wuerstchen.host.folders import HostSurroundings
+from comfyui_wuerstchen.host.stock.images import LoadImage
+from comfyui_wuerstchen.nodes.runtime import use
 
 from .conftest import Running
 from .pictures import png, put
@@ -104,6 +109,10 @@ async def test_a_mask_becomes_the_transparency(running: Running) -> None:
     assert isinstance(made, PngImagePlugin.PngImageFile)
     assert made.getpixel((0, 0)) == (10, 20, 30, 99)
     assert made.text == {"prompt": '{"1": {}}', "note": "kept"}
+    with use(HostSurroundings(running.host.folders)):  # as the canvas then names it
+        picture, marked = LoadImage().load_image("clipspace/clipspace-mask-1.png [input]")
+    assert (picture[0, 0, 0] * 255).round().tolist() == [10, 20, 30]
+    assert marked.shape == picture.shape[:3] and marked[0, 0, 0] == 1 - torch.tensor(99) / 255
 
 
 @pytest.mark.parametrize(

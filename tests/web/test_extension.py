@@ -13,7 +13,7 @@ SIZE, STAGE_C = "WuerstchenEmptyLatent", "WuerstchenStageCSampler"
 SOCKETS = [
     f"WUERSTCHEN_{part}"
     for part in ("STAGE_C", "STAGE_B", "STAGE_A", "TEXT_ENCODER", "IMAGE_ENCODER")
-]
+] + [f"WUERSTCHEN_V1_{part}" for part in ("STAGE_C", "STAGE_B", "IMAGE_ENCODER")]
 
 SMALL = "256×256 → canvas 256×256 → Stage C 6×6 → Stage B 64×64"
 LARGE = "1000×1400 → canvas 1024×1408 → Stage C 24×33 → Stage B 256×352"

@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ....nodes.parts import WEIGHT_SUFFIXES
-from ....nodes.runtime import MODELS_FOLDER, use, weight_roots
+from ....nodes.choices import WEIGHT_SUFFIXES
+from ....nodes.runtime import MODELS_FOLDER, embedding_folders, use, weight_roots
+from ....wuerstchen_core.embeddings import Embeddings
 from ...folders import Folders, HostSurroundings
 from ..answers import refuse
 from ..context import host_of
@@ -64,8 +65,8 @@ async def get_metadata(request: web.Request) -> web.Response:
 
 
 async def get_embeddings(request: web.Request) -> web.Response:
-    """Textual inversions, of which Würstchen has none."""
-    return web.json_response([])
+    """The textual inversions that prompts may call, for completing their names."""
+    return web.json_response(await asyncio.to_thread(_embeddings, host_of(request).folders))
 
 
 async def _files(request: web.Request) -> list[dict[str, Any]]:
@@ -81,6 +82,11 @@ def _check_folder(request: web.Request) -> None:
 def _roots(folders: Folders) -> list[Path]:
     with use(HostSurroundings(folders)):
         return weight_roots()
+
+
+def _embeddings(folders: Folders) -> list[str]:
+    with use(HostSurroundings(folders)):
+        return Embeddings(embedding_folders()).names()
 
 
 def _list(folders: Folders) -> list[dict[str, Any]]:

@@ -1,0 +1,211 @@
+"""Many pictures at once: seeds of their own, and grids over two settings."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..wuerstchen_core.errors import SettingError, WireError
+from ..wuerstchen_core.grid import labelled_grid
+from .latent import SEEDS_KEY, Latent
+
+MOST = 4096  # pictures of a batch or cells of a grid, as many as Würstchen Empty Latent makes
+LARGEST_SEED = 2**64 - 1
+
+_BETWEEN = re.compile(r"[\s,;]+")
+_RANGE = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
+
+
+def seeds_of(text: str) -> list[int]:
+    """`1, 5, 42-45` -> [1, 5, 42, 43, 44, 45].
+
+    Raises SettingError for anything else, and for more than MOST seeds.
+    """
+    seeds: list[int] = []
+    for written in filter(None, _BETWEEN.split(re.sub(r"\s*-\s*", "-", text))):
+        found = _RANGE.fullmatch(written)
+        if found is None:
+            raise SettingError(
+                f"'{written[:40]}' is no seed; write numbers and ranges, as 1, 5, 42-45."
+            )
+        first = int(found[1])
+        last = int(found[2] or first)
+        if not first <= last <= LARGEST_SEED:
+            raise SettingError(
+                f"'{written}' is no range of seeds; they go from the smaller to the larger, up to "
+                "2^64 - 1."
+            )
+        if len(seeds) + last - first >= MOST:
+            raise SettingError(f"these are more than {MOST} seeds; write fewer.")
+        seeds += range(first, last + 1)
+    if not seeds:
+        raise SettingError("there is no seed here; write numbers and ranges, as 1, 5, 42-45.")
+    return seeds
+
+
+class SeedList:
+    """A latent -> a batch with a seed for each picture."""
+
+    CATEGORY = "Würstchen/latent"
+    DESCRIPTION = (
+        "Repeats a latent for a list of seeds, one picture a seed. Each is the picture that its "
+        "seed gives alone, and the samplers' own seed then counts for nothing."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["seeds", "batch seeds", "repeat latent"]
+    RETURN_TYPES = ("LATENT", "INT")
+    RETURN_NAMES = ("latent", "count")
+    OUTPUT_TOOLTIPS = ("The batch, one latent a seed.", "How many seeds there are.")
+    FUNCTION = "repeat"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tooltip = (
+            "Numbers and ranges: 1, 5, 42-45. They take the place of the samplers' own seed, in "
+            "Stage C and in Stage B."
+        )
+        return {
+            "required": {
+                "samples": (
+                    "LATENT",
+                    {"tooltip": "A latent to sample: one, or as many as there are seeds."},
+                ),
+                "seeds": ("STRING", {"default": "0-3", "multiline": False, "tooltip": tooltip}),
+            }
+        }
+
+    def repeat(self, samples: Latent, seeds: str) -> tuple[Latent, int]:
+        numbers, batch = seeds_of(seeds), samples["samples"]
+        if len(batch) not in (1, len(numbers)):
+            raise WireError(
+                f"there are {len(numbers)} seeds for {len(batch)} latents; give one latent, or as "
+                "many as seeds."
+            )
+        kept = {key: value for key, value in samples.items() if key != "batch_index"}
+        repeated = batch.expand(len(numbers), *batch.shape[1:]).clone()
+        return {**kept, "samples": repeated, SEEDS_KEY: numbers}, len(numbers)
+
+
+def _whole(line: str) -> int:
+    try:
+        return int(line)
+    except ValueError:
+        raise SettingError(f"'{line}' is no whole number; write one a line.") from None
+
+
+def _number(line: str) -> float:
+    try:
+        number = float(line)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SettingError(f"'{line}' is no number; write one a line, as 0.5.")
+    return number
+
+
+KINDS: dict[str, Callable[[str], str | int | float]] = {
+    "text": str,
+    "whole number": _whole,
+    "number": _number,
+}
+
+
+class XYValues:
+    """Two lists of values -> every pair of them."""
+
+    CATEGORY = "Würstchen/grid"
+    DESCRIPTION = (
+        "Every pair of an x and a y value, for pictures side by side. Wire x and y into the inputs "
+        "to vary (text, seed, steps, cfg, denoise, …); what follows runs once for each pair. "
+        "Würstchen XY Grid puts the pictures into one."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["xy plot", "xyz grid", "compare settings"]
+    RETURN_TYPES = ("*", "*", "STRING", "STRING")
+    RETURN_NAMES = ("x", "y", "x_labels", "y_labels")
+    OUTPUT_IS_LIST = (True, True, False, False)
+    OUTPUT_TOOLTIPS = (
+        "The x value of each cell, row by row; wire it into an input of its kind.",
+        "The y value of each cell.",
+        "The columns' labels, for Würstchen XY Grid.",
+        "The rows' labels, for Würstchen XY Grid.",
+    )
+    FUNCTION = "pair"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        def values(where: str, default: str) -> tuple[str, dict[str, Any]]:
+            tooltip = f"One value a line: {where}. Without any there is one, an empty text."
+            return ("STRING", {"default": default, "multiline": True, "tooltip": tooltip})
+
+        def kind(default: str) -> tuple[str, dict[str, Any]]:
+            tooltip = "What the input takes: text; whole number (seed, steps); number (cfg, …)."
+            return ("COMBO", {"options": list(KINDS), "default": default, "tooltip": tooltip})
+
+        return {
+            "required": {
+                "x_values": values("columns, from left to right", "a red star\na blue ring"),
+                "x_kind": kind("text"),
+                "y_values": values("rows, from top to bottom", "1\n2"),
+                "y_kind": kind("whole number"),
+            }
+        }
+
+    def pair(
+        self, x_values: str, x_kind: str, y_values: str, y_kind: str
+    ) -> tuple[list[Any], list[Any], str, str]:
+        columns, rows = _lines(x_values), _lines(y_values)
+        if len(columns) * len(rows) > MOST:
+            raise SettingError(
+                f"{len(columns)} columns and {len(rows)} rows are more than {MOST} pictures; "
+                "write fewer values."
+            )
+        x, y = [KINDS[x_kind](one) for one in columns], [KINDS[y_kind](one) for one in rows]
+        cells = [(one, other) for other in y for one in x]
+        return [a for a, _ in cells], [b for _, b in cells], "\n".join(columns), "\n".join(rows)
+
+
+class XYGrid:
+    """Pictures of every pair -> one."""
+
+    CATEGORY = "Würstchen/grid"
+    DESCRIPTION = "Puts the pictures of all pairs of Würstchen XY Values into one, with labels."
+    SEARCH_ALIASES: ClassVar[list[str]] = ["xy plot", "contact sheet", "image grid"]
+    INPUT_IS_LIST = True
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("All pictures in one, row by row.",)
+    FUNCTION = "arrange"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        def labels(where: str) -> tuple[str, dict[str, Any]]:
+            tooltip = f"One label a line, for {where}; long ones are broken into lines."
+            return ("STRING", {"default": "", "multiline": True, "tooltip": tooltip})
+
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The pictures, one for each pair, row by row."}),
+                "x_labels": labels("the columns"),
+                "y_labels": labels("the rows"),
+            }
+        }
+
+    def arrange(
+        self, images: list[Tensor], x_labels: list[str], y_labels: list[str]
+    ) -> tuple[Tensor]:
+        cells = [image[..., :3].expand(*image.shape[:3], 3).movedim(-1, 1) for image in images]
+        made = labelled_grid(cells, _lines(x_labels[0]), _lines(y_labels[0]))
+        return (made.movedim(0, -1)[None].contiguous(),)
+
+
+def _lines(text: str) -> list[str]:
+    """What stands on each line that is not empty; one empty line where all are."""
+    return [line.strip() for line in text.splitlines() if line.strip()] or [""]
+
+
+NODES = {
+    "WuerstchenSeedList": (SeedList, "Würstchen Seed List"),
+    "WuerstchenXYValues": (XYValues, "Würstchen XY Values"),
+    "WuerstchenXYGrid": (XYGrid, "Würstchen XY Grid"),
+}
