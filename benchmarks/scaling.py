@@ -68,9 +68,13 @@ def draw(table: Sequence[Row], path: Path) -> None:
     for column, (along, rows, x) in enumerate(growths):
         for line, (name, y) in enumerate(values):
             _panel(axes[line][column], rows, x, y)
-            axes[line][column].set(xlabel=along, ylabel=name, xscale="log", yscale="log")
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
+            panel = axes[line][column]
+            panel.set(xlabel=along, ylabel=name, xscale="log", yscale="log")
+            ticks = sorted({round(x(row), 1) for row in rows})
+            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            panel.minorticks_off()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)
 
 

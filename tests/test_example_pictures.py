@@ -1,4 +1,4 @@
-"""What the examples of prompts, grids, mixes and passes show, run headless on the demo."""
+"""What the examples promise, run headless on the demo."""
 
 from pathlib import Path
 
@@ -137,3 +137,46 @@ def test_both_strengths_of_image_to_image(run) -> None:
     (between,) = run("image_to_image")
     found = reading(between)
     assert (found.shape, found.background) == ("star", "green")  # the prompt's, the picture's
+
+
+def test_inpainting_leaves_the_rest_to_the_last_bit(run) -> None:
+    with Image.open(ROOT / "input" / "example_masked.png") as masked:
+        picture = np.asarray(masked)
+    kept, before = picture[..., 3] == 255, picture[..., :3]
+    (made,) = run("inpaint")
+    assert np.array_equal(made[kept], before[kept])
+    hole = made[140:190, 120:180]  # where the heart was
+    assert share_of(before[140:190, 120:180], "yellow") > 0.8
+    assert share_of(hole, "red") > 0.5 and share_of(hole, "yellow") < 0.2
+    # Another text paints something else into the hole, and nothing elsewhere.
+    (other,) = run("inpaint", "prompt=a large blue circle at the bottom")
+    assert np.array_equal(other[kept], before[kept]) and not np.array_equal(other, made)
+
+
+def test_outpainting_goes_on_around_the_picture(run) -> None:
+    (made,) = run("outpaint")
+    picture, fade = pixels(ROOT / "input" / "example.png"), 24
+    assert made.shape == (SIDE, SIDE + 2 * 64, 3)
+    assert np.array_equal(made[:, 64 + fade : -64 - fade], picture[:, fade:-fade])
+    for side in (made[:, :64], made[:, -64:]):  # grey before
+        assert share_of(side, "green") > 0.8
+
+
+def test_a_region_follows_its_own_text(run) -> None:
+    (made,) = run("regional_prompts")
+    left, right = made[:, :96], made[:, 160:]
+    assert share_of(left, "yellow") > 0.5 and share_of(left, "blue") < 0.1
+    assert share_of(right, "blue") > 0.5 and share_of(right, "yellow") < 0.1
+
+
+def test_the_later_text_decides_what_it_is(run) -> None:
+    (made,) = run("prompt_schedule")
+    found = reading(made)
+    assert (found.background, found.color) == ("green", "red")
+
+
+def test_a_seamless_picture_goes_on_at_its_edges(run) -> None:
+    (made,) = run("seamless")
+    for picture in (made.astype(float), made.astype(float).swapaxes(0, 1)):
+        steps = np.abs(picture - np.roll(picture, 1, axis=0)).mean(axis=(1, 2))
+        assert steps[0] <= steps[1:].max()

@@ -139,8 +139,8 @@ class Pipeline:
 
         seed: picture i is seeded `seed + i`, or has its own in a list; the same seed gives the same
         picture in any batch. Each stage draws from the seed anew, as the nodes do.
-        prompt, negative_prompt: as `prompt.parse` reads them; of those that are encoded together,
-        shorter ones are filled up with empty chunks.
+        prompt, negative_prompt: as `prompt.parse` reads them; shorter prompts of a batch are filled
+        up with empty chunks.
         Raises SettingError for settings out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -200,11 +200,11 @@ class Pipeline:
     ) -> tuple[Tensor, Tensor | None]:
         """States of each prompt, and of the negative one where guidance reads it; equal texts are
         encoded once."""
-        every = [*prompts, negative] if settings.guides else prompts
-        texts = list(dict.fromkeys(every))
-        states = dict(zip(texts, encoder.encode(texts, self.embeddings), strict=True))
-        positive = torch.stack([states[text] for text in prompts])
-        return positive, states[negative][None] if settings.guides else None
+        texts = list(dict.fromkeys(prompts))
+        groups = [texts, [negative]] if settings.guides else [texts]
+        states, *others = encoder.encode_groups(groups, self.embeddings)
+        positive = states[[texts.index(text) for text in prompts]]
+        return positive, others[0] if others else None
 
 
 def _named(callback: PipelineCallback | None, stage: str) -> Callable[[StepInfo], None] | None:
