@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ..wuerstchen_core.errors import SettingError, WireError
 from ..wuerstchen_core.grid import labelled_grid
-from .latent import SEEDS_KEY, Latent
+from .latent import LARGEST_SEED, MOST_PICTURES, SEEDS_KEY, Latent
 
-MOST = 4096  # pictures of a batch or cells of a grid, as many as Würstchen Empty Latent makes
-LARGEST_SEED = 2**64 - 1
+MOST = MOST_PICTURES  # cells of a grid too
 
 _BETWEEN = re.compile(r"[\s,;]+")
 _RANGE = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
@@ -196,7 +195,7 @@ class XYGrid:
     ) -> tuple[Tensor]:
         cells = [image[..., :3].expand(*image.shape[:3], 3).movedim(-1, 1) for image in images]
         made = labelled_grid(cells, _lines(x_labels[0]), _lines(y_labels[0]))
-        return (made.movedim(0, -1)[None].contiguous(),)
+        return (made.movedim(0, -1)[None],)
 
 
 def _lines(text: str) -> list[str]:

@@ -17,6 +17,11 @@ from . import runtime
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
+_LORAS = "loras"
+# Folders in one of weights that hold what is loaded by other means than parts.
+_NO_PARTS = (runtime.EMBEDDINGS, _LORAS)
+
+
 class _Wanted(NamedTuple):
     kind: Kind
     folders: tuple[str, ...]  # ComfyUI's kinds of models
@@ -29,7 +34,7 @@ _WANTED = {
     "image_encoder": _Wanted(Kind.IMAGE_ENCODER, ("vae", "clip_vision", "checkpoints")),
     "prior_text_encoder": _Wanted(Kind.TEXT_ENCODER, ("text_encoders", "checkpoints")),
     "decoder_text_encoder": _Wanted(Kind.TEXT_ENCODER, ("text_encoders", "checkpoints")),
-    "lora": _Wanted(Kind.LORA, ("loras",)),
+    "lora": _Wanted(Kind.LORA, (_LORAS,)),
 }
 
 
@@ -39,7 +44,7 @@ def folder_choices() -> list[str]:
         entry.name
         for root in runtime.weight_roots()
         for entry in _entries(root)
-        if entry.is_dir() and entry.name != runtime.EMBEDDINGS
+        if entry.is_dir() and entry.name not in _NO_PARTS
     )
 
 
@@ -165,10 +170,9 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _own_files() -> Iterator[tuple[Path, Path]]:
-    """(root, file) of the weights in our own folders; the demo is offered as a whole, and textual
-    inversions are for prompts."""
+    """(root, file) of the parts in our own folders; the demo is offered as a whole."""
     for root in runtime.weight_roots():
-        others = (runtime.BUNDLED_MODELS / runtime.DEMO, root / runtime.EMBEDDINGS)
+        others = (runtime.BUNDLED_MODELS / runtime.DEMO, *(root / name for name in _NO_PARTS))
         for path in _weight_files(root):
             if not any(path.is_relative_to(other) for other in others):
                 yield root, path
@@ -179,12 +183,14 @@ def _offered(path: Path) -> frozenset[Kind]:
         about = path.stat()
     except OSError:  # a link that leads nowhere
         return frozenset()
-    return _peek(path, about.st_mtime_ns, about.st_size)
+    configured = path.with_name("config.json").is_file()
+    return _peek(path, about.st_mtime_ns, about.st_size, configured)
 
 
 @lru_cache(maxsize=4096)
-def _peek(path: Path, modified: int, size: int) -> frozenset[Kind]:
-    """Remembered, because lists of choices are made for each node of each prompt."""
+def _peek(path: Path, modified: int, size: int, configured: bool) -> frozenset[Kind]:
+    """Remembered, because lists of choices are made for each node of each prompt. All that
+    `offers` looks at is in the key."""
     return offers(path)
 
 

@@ -27,6 +27,11 @@ def texts_of(conditioning: Conditioning | None, name: str, geometry: Geometry) -
 
 
 def _text(states: Tensor, options: dict[str, Any], geometry: Geometry) -> Text:
+    if options.get("control") is not None:
+        raise WireError(
+            "this conditioning carries a ControlNet, and there is none for Würstchen; remove Apply "
+            "ControlNet."
+        )
     mask, strength = options.get("mask"), options.get("strength", 1.0)
     if mask is not None:
         mask = mask_on_canvas(mask, geometry) * options.get("mask_strength", 1.0)
@@ -39,6 +44,10 @@ def _text(states: Tensor, options: dict[str, Any], geometry: Geometry) -> Text:
 
 def _area(area: tuple[Any, ...], geometry: Geometry) -> Tensor:
     """What Conditioning (Set Area) gives, (height, width, y, x), as a mask over the canvas."""
+    if len(area) != (5 if area[0] == "percentage" else 4):
+        raise WireError(
+            "this conditioning has an area of frames; pictures have Conditioning (Set Area)."
+        )
     if area[0] == "percentage":
         sides = (geometry.height, geometry.width) * 2
         box = [round(share * side) for share, side in zip(area[1:], sides, strict=True)]

@@ -9,6 +9,7 @@ from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.generate import check_latent
 from ..wuerstchen_core.geometry import LARGEST, SMALLEST, Geometry
 from ..wuerstchen_core.noise import SampleNoise
+from .values import whole
 
 Latent = dict[str, Any]  # ComfyUI's own form: {"samples": B×C×H×W, …}
 
@@ -16,6 +17,8 @@ SIZE_KEY = "wuerstchen_size"  # (width, height) in pixels that the user asked fo
 SEEDS_KEY = "wuerstchen_seeds"  # one a sample, in place of those that count from the widget's
 V1_KEY = "wuerstchen_v1"  # set on what Würstchen v1's Stage C and image encoder made
 STAGE_C_CHANNELS, STAGE_B_CHANNELS = 16, 4
+MOST_PICTURES = 4096  # of a batch
+LARGEST_SEED = 2**64 - 1
 
 
 def geometry_of(latent: Latent) -> Geometry:
@@ -51,7 +54,7 @@ def noise_for(latent: Latent, seed: int) -> SampleNoise:
 
     Raises WireError when the seeds or indices are not as many as the samples.
     """
-    count = len(latent["samples"])
+    count, seed = len(latent["samples"]), whole("seed", seed, 0, LARGEST_SEED)
     if seeds := latent.get(SEEDS_KEY):
         if len(seeds) != count:
             raise WireError(
@@ -94,7 +97,12 @@ class EmptyLatent:
             limits = {"default": 1024, "min": SMALLEST, "max": LARGEST, "step": 1}
             return ("INT", {**limits, "tooltip": tooltip})
 
-        batch = {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures to make."}
+        batch = {
+            "default": 1,
+            "min": 1,
+            "max": MOST_PICTURES,
+            "tooltip": "How many pictures to make.",
+        }
         return {
             "required": {
                 "width": side("width"),
@@ -104,8 +112,12 @@ class EmptyLatent:
         }
 
     def make(self, width: int, height: int, batch_size: int) -> tuple[Latent]:
+        width = whole("width", width, SMALLEST, LARGEST)
+        height = whole("height", height, SMALLEST, LARGEST)
         grid = Geometry(width, height).stage_c
-        samples = torch.zeros(batch_size, STAGE_C_CHANNELS, *grid)
+        samples = torch.zeros(
+            whole("batch_size", batch_size, 1, MOST_PICTURES), STAGE_C_CHANNELS, *grid
+        )
         return ({"samples": samples, SIZE_KEY: (width, height)},)
 
 

@@ -1,10 +1,16 @@
 """Merging priors, and saving them."""
 
 import re
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from torch import Tensor
+
+from ..wuerstchen_core.checkpoints.load import Weights
 from ..wuerstchen_core.errors import SettingError
+from ..wuerstchen_core.folder_lock import folder_lock
 from ..wuerstchen_core.merge import METHODS, merged, write_stage_c
 from ..wuerstchen_core.residency import BY_NAME
 from . import runtime
@@ -13,6 +19,7 @@ from .parts import Part
 from .stored import stored_stage_c
 
 CATEGORY = "Würstchen/merging"
+_LONGEST = 1000  # characters of what a merge is made of; a chain can double them each time
 
 
 class MergeStageC:
@@ -87,12 +94,30 @@ class MergeStageC:
         else:
             assert c is not None
             made_of = f"({a.made_of}) + {ratio:g} × (({b.made_of}) - ({c.made_of}))"
+        merging = _Merging(ratio, [part.opener for part in (a, b, c) if part is not None])
+        merging()  # sizes that differ are told here, not by whoever uses it
+        if len(made_of) > _LONGEST:
+            made_of = made_of[: _LONGEST - 1] + "…"
+        made = part_of(stored_stage_c(merging, dtype), dtype, a.folder, made_of)
+        return (made.sampled(a.guidance, a.wraps),)
 
-        def opened() -> Any:
-            return merged(a.content(), b.content(), ratio, c.content() if c else None)
 
-        opened()  # sizes that differ are told here, not by whoever uses it
-        return (part_of(stored_stage_c(opened, dtype), dtype, a.folder, made_of),)
+class _Merging:
+    """Opens a merge, once for all that use its weights at a time: it may be both A and B of the
+    next, and that of another, so that a chain of n would open the first 2ⁿ times."""
+
+    def __init__(self, ratio: float, openers: Sequence[Callable[[], Weights]]) -> None:
+        self._ratio, self._openers = ratio, openers
+        self._config: Any = None
+        self._state: Callable[[], Mapping[str, Tensor] | None] = lambda: None
+
+    def __call__(self) -> Weights:
+        if (state := self._state()) is not None:
+            return Weights(self._config, state)
+        a, b, *c = [opened() for opened in self._openers]
+        weights = merged(a, b, self._ratio, *c)
+        self._config, self._state = weights.config, weakref.ref(weights.state)
+        return weights
 
 
 class SaveStageC:
@@ -139,31 +164,42 @@ class SaveStageC:
 
     def save(self, stage_c: Part[Any], filename_prefix: str, dtype: str) -> dict[str, Any]:
         root = runtime.surroundings().output_dir()
-        folder = _next_folder(root, filename_prefix)
-        with runtime.memory_in_words():
-            write_stage_c(stage_c.content(), folder, BY_NAME[dtype], stage_c.made_of)
+        subfolder, name = _split_prefix(filename_prefix)
+        try:
+            parent = root / subfolder
+            parent.mkdir(parents=True, exist_ok=True)
+            with folder_lock(parent), runtime.memory_in_words():
+                folder = _next_folder(parent, name)
+                write_stage_c(stage_c.content(), folder, BY_NAME[dtype], stage_c.made_of)
+        except (OSError, UnicodeEncodeError) as error:
+            reason = (
+                error.strerror or error if isinstance(error, OSError) else "not a name in UTF-8"
+            )
+            raise SettingError(
+                f"filename_prefix {filename_prefix!r} cannot be saved to: {reason}."
+            ) from error
         runtime.report([f"saved {stage_c.made_of} as {folder.relative_to(root)}"])
-        saved = {
-            "filename": folder.name,
-            "subfolder": folder.parent.relative_to(root).as_posix(),
-            "type": "output",
-        }
+        saved = {"filename": folder.name, "subfolder": subfolder.as_posix(), "type": "output"}
         return {"ui": {"folders": [saved]}, "result": (stage_c,)}
 
 
-def _next_folder(root: Path, prefix: str) -> Path:
-    """`root/prefix_00001`, with the next free number. Raises SettingError for a path outside."""
+def _split_prefix(prefix: str) -> tuple[PurePosixPath, str]:
+    """Subfolder and name. Raises SettingError for a path that leads outside."""
     path = PurePosixPath(prefix.replace("\\", "/"))
     hidden = any(part.startswith(".") or ":" in part or "\0" in part for part in path.parts)
     if not path.parts or path.is_absolute() or hidden:
         raise SettingError(
-            f"filename_prefix '{prefix}' must be a name like 'prior' or 'wuerstchen/prior'."
+            f"filename_prefix {prefix!r} must be a name like 'prior' or 'wuerstchen/prior'."
         )
-    folder = root / path.parent
-    numbered = re.compile(re.escape(path.name) + r"_(\d+)")
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    numbers = [int(found[1]) for found in map(numbered.fullmatch, names) if found]
-    return folder / f"{path.name}_{max(numbers, default=0) + 1:05}"
+    return path.parent, path.name
+
+
+def _next_folder(parent: Path, name: str) -> Path:
+    """`parent/name_00001`, with the next free number."""
+    numbered = re.compile(re.escape(name) + r"_(\d+)")
+    found = (numbered.fullmatch(entry.name) for entry in parent.iterdir())
+    number = max((int(match[1]) for match in found if match), default=0) + 1
+    return parent / f"{name}_{number:05}"
 
 
 NODES = {

@@ -1,13 +1,17 @@
 """Stage C latents mixed, laid over each other, and enlarged."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ..wuerstchen_core.conditions import on_grid
+from ..wuerstchen_core.errors import WireError
 from ..wuerstchen_core.geometry import LARGEST, SMALLEST, Geometry, mask_on_canvas
 from ..wuerstchen_core.mixing import METHODS, collage, enlarge, mix
-from .latent import SIZE_KEY, Latent, geometry_of, like
+from ..wuerstchen_core.stage_c import StageCConfig
+from ..wuerstchen_core.v1.stage_c import StageCV1Config
+from .latent import SIZE_KEY, V1_KEY, Latent, geometry_of, like
 
 CATEGORY = "Würstchen/latent"
 OF_STAGE_C = "from Stage C Sampler or Würstchen Image Encode"
@@ -21,6 +25,22 @@ def _weight(number: int) -> tuple[str, dict[str, Any]]:
 
 def _source(number: int) -> tuple[str, dict[str, Any]]:
     return ("LATENT", {"tooltip": f"A Stage C latent, {OF_STAGE_C}; all of one size."})
+
+
+def _space_of(latents: Sequence[Latent]) -> type[StageCConfig]:
+    """Raises WireError for latents of both versions, whose numbers mean different things."""
+    versions = {bool(latent.get(V1_KEY)) for latent in latents}
+    if len(versions) > 1:
+        raise WireError(
+            "some of these latents come from Würstchen v1 and some from v2; take all from one."
+        )
+    return StageCV1Config if versions.pop() else StageCConfig
+
+
+def _in_place_of(latent: Latent, samples: Tensor) -> Latent:
+    """`samples` as a latent that goes on under the other's noise mask too."""
+    mask = {key: latent[key] for key in ("noise_mask",) if key in latent}
+    return {**like(latent, samples), **mask}
 
 
 class MixEmbeddings:
@@ -83,10 +103,12 @@ class MixEmbeddings:
             )
             if latent is not None
         ]
-        for latent, _ in given:
+        latents, weights = [latent for latent, _ in given], [weight for _, weight in given]
+        for latent in latents:
             geometry_of(latent)  # says what is no Stage C latent
-        samples = mix([latent["samples"] for latent, _ in given], [w for _, w in given], method)
-        return (like(latent_1, samples),)
+        space = _space_of(latents)
+        samples = mix([latent["samples"] for latent in latents], weights, method, space)
+        return (_in_place_of(latent_1, samples),)
 
 
 class Collage:
@@ -116,10 +138,11 @@ class Collage:
 
     def lay(self, below: Latent, above: Latent, mask: Tensor) -> tuple[Latent]:
         geometry_of(above)
+        _space_of([below, above])
         samples = below["samples"]
         grid = (samples.shape[-2], samples.shape[-1])
         cover = on_grid(mask_on_canvas(mask, geometry_of(below)), grid, len(samples))
-        return (like(below, collage(samples, above["samples"], cover)),)
+        return (_in_place_of(below, collage(samples, above["samples"], cover)),)
 
 
 class UpscaleStageC:
@@ -153,7 +176,7 @@ class UpscaleStageC:
     def upscale(self, samples: Latent, width: int, height: int) -> tuple[Latent]:
         new = Geometry(width, height)
         made = enlarge(samples["samples"], geometry_of(samples), new)
-        return ({**like(samples, made), SIZE_KEY: (width, height)},)
+        return ({**_in_place_of(samples, made), SIZE_KEY: (width, height)},)
 
 
 NODES = {

@@ -130,11 +130,21 @@ class Part(Generic[Network]):
 
         Raises CheckpointError where they cannot be used.
         """
+        return self.opener()
+
+    @property
+    def opener(self) -> Callable[[], Any]:
+        """What gives `content`, without holding on to a network that was read."""
         assert self.stored is not None, "this part has no use for its stored weights"
-        weights = self.stored.open()
-        if not self.changes:
-            return weights
-        return replace(weights, state=Changed(weights.state, self.changes))
+        opened, changes = self.stored.open, self.changes
+
+        def content() -> Any:
+            weights = opened()
+            if not changes:
+                return weights
+            return replace(weights, state=Changed(weights.state, changes))
+
+        return content
 
     def sampled(
         self, guidance: Guidance | None = None, wraps: Wraps | None = None
@@ -159,15 +169,18 @@ class Part(Generic[Network]):
         """What is read: with the changes only where they cannot be made afterwards."""
         read, kept, stored = self._read, self._kept(), self.stored
         if stored is not None and self.changes and not self._shares():
-            return Weights(lambda: stored.make(self.content(), kept))
+            opened = self.opener
+            return Weights(lambda: stored.make(opened(), kept))
         return Weights(lambda: read(kept))
 
     def _changed(self) -> Weights[Network]:
         """What is read, with the changes."""
-        plain = self._plain
-        if not self.changes or not self._shares():
+        plain, stored, changes, kept = self._plain, self.stored, self.changes, self._kept()
+        if not changes or not self._shares():
             return plain
-        return Weights(lambda: self._with_changes(plain.get()), beside=plain)
+        assert stored is not None
+        make = self._with_changes  # no `self` in the lambda: a cycle would keep the weights alive
+        return Weights(lambda: make(plain.get(), stored, changes, kept), beside=plain)
 
     def _compiled(self) -> Weights[Network] | None:
         """What runs compiled on the same weights, where that is still to be done."""
@@ -177,10 +190,12 @@ class Part(Generic[Network]):
         graphs = wanted == "cuda_graphs"
         return Weights(lambda: compiled(weights.get(), graphs))  # type: ignore[type-var]
 
-    def _with_changes(self, network: Network) -> Network:
+    @staticmethod
+    def _with_changes(
+        network: Network, stored: Stored, changes: Changes, kept: Optimization
+    ) -> Network:
         """What is read -> the same with the changes, beside it."""
-        assert self.stored is not None
-        return with_changes(network, self.stored.open(), self.changes, self._kept().storage)
+        return with_changes(network, stored.open(), changes, kept.storage)
 
     def get(self) -> Network:
         """The network. Raises CheckpointError where its weights cannot be used."""

@@ -19,8 +19,10 @@ from .conditions import texts_of
 from .latent import STAGE_B_CHANNELS, Latent, geometry_of, like, noise_for, refuse_v1
 from .parts import Part
 from .text import Conditioning
+from .values import number, text, whole
 
 CATEGORY = "Würstchen/sampling"
+MOST_STEPS = 1000
 
 
 def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -39,7 +41,7 @@ def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, di
         ),
         "steps": (
             "INT",
-            {"default": steps, "min": 1, "max": 1000, "tooltip": "Calls of the model."},
+            {"default": steps, "min": 1, "max": MOST_STEPS, "tooltip": "Calls of the model."},
         ),
         "cfg": (
             "FLOAT",
@@ -84,6 +86,19 @@ def _settings(steps: int, cfg: float, scheduler: str) -> dict[str, tuple[str, di
             },
         ),
     }
+
+
+def _chosen(
+    steps: Any, cfg: Any, sampler_name: Any, scheduler: Any, denoise: Any
+) -> SamplerSettings:
+    """What the widgets say, or what is wired in their place. Raises SettingError."""
+    return SamplerSettings(
+        whole("steps", steps, 1, MOST_STEPS),
+        number("cfg", cfg),
+        text("sampler_name", sampler_name),
+        text("scheduler", scheduler),
+        number("denoise", denoise),
+    )
 
 
 def _settings_for(stage: Part[Any], chosen: SamplerSettings, geometry: Geometry) -> SamplerSettings:
@@ -178,7 +193,7 @@ class StageCSampler:
         refuse_v1(latent_image)
         latent = latent_image["samples"]
         geometry = geometry_of(latent_image)
-        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        chosen = _chosen(steps, cfg, sampler_name, scheduler, denoise)
         settings = _settings_for(stage_c, chosen, geometry)
         texts = texts_of(positive, "positive", geometry)
         assert texts is not None  # a required input
@@ -261,7 +276,7 @@ class StageBSampler:
         embedding = stage_c_latent["samples"]
         geometry = geometry_of(stage_c_latent)
         grid = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
-        chosen = SamplerSettings(steps, cfg, sampler_name, scheduler, denoise)
+        chosen = _chosen(steps, cfg, sampler_name, scheduler, denoise)
         settings = _settings_for(stage_b, chosen, geometry)
         texts = texts_of(positive, "positive", geometry)
         avoided = texts_of(negative, "negative", geometry)

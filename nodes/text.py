@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from ..wuerstchen_core.embeddings import Embeddings
 from ..wuerstchen_core.errors import SettingError
+from ..wuerstchen_core.prompt import embedding_names
 from ..wuerstchen_core.text_encoder import TextEncoder
-from . import runtime
+from . import runtime, values
 from .parts import Part
 
 Conditioning = list[list[Any]]  # [[states B×T×D, {options}], …], ComfyUI's own form
@@ -23,6 +24,12 @@ def _encoded(text_encoder: Part[TextEncoder], texts: Sequence[str]) -> Condition
     with runtime.memory_in_words():
         find = Embeddings(runtime.embedding_folders())
         return [[text_encoder.get().encode(texts, find).float().cpu(), {}]]
+
+
+def _stamp(texts: Sequence[str]) -> str:
+    """Another word whenever an embedding that these texts name has come or changed."""
+    find = Embeddings(runtime.embedding_folders())
+    return repr([find.stamp(name) for one in texts for name in embedding_names(one)])
 
 
 class TextEncode:
@@ -59,7 +66,11 @@ class TextEncode:
         }
 
     def encode(self, text_encoder: Part[TextEncoder], text: str) -> tuple[Conditioning]:
-        return (_encoded(text_encoder, [text]),)
+        return (_encoded(text_encoder, [values.text("text", text)]),)
+
+    @classmethod
+    def IS_CHANGED(cls, text: str | None = None, **_: Any) -> str:
+        return _stamp([text] if isinstance(text, str) else [])
 
 
 class TextEncodeBatch:
@@ -101,10 +112,15 @@ class TextEncodeBatch:
     def encode(
         self, text_encoder: list[Part[TextEncoder]], texts: list[str]
     ) -> tuple[Conditioning, int]:
-        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        given = [values.text("texts", one) for one in texts]
+        lines = [line for one in given for line in one.splitlines() if line.strip()]
         if not lines:
             raise SettingError("there is no text here; write one a line.")
         return _encoded(text_encoder[0], lines), len(lines)
+
+    @classmethod
+    def IS_CHANGED(cls, texts: list[str] | None = None, **_: Any) -> str:
+        return _stamp([one for one in texts or [] if isinstance(one, str)])
 
 
 NODES = {

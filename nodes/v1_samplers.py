@@ -9,13 +9,13 @@ from ..wuerstchen_core.geometry import stage_b_grid
 from ..wuerstchen_core.preview import Array, LinearMap, cells_of
 from ..wuerstchen_core.sampling import StepInfo
 from ..wuerstchen_core.stage_a import StageA
-from ..wuerstchen_core.v1.generate import codebook_of, sample_tokens
+from ..wuerstchen_core.v1.generate import check_embedding, codebook_of, sample_tokens
 from ..wuerstchen_core.v1.paella import Paella
 from ..wuerstchen_core.v1.preview import codebook_map
 from ..wuerstchen_core.v1.sampling import MODES, TokenSettings
 from . import previews, runtime, samplers
 from .conditions import texts_of
-from .latent import SIZE_KEY, V1_KEY, Latent, geometry_of, like, noise_for
+from .latent import SIZE_KEY, STAGE_C_CHANNELS, V1_KEY, Latent, geometry_of, like, noise_for
 from .parts import Part
 from .text import Conditioning
 from .v1 import CATEGORY
@@ -56,6 +56,8 @@ class StageCSampler(samplers.StageCSampler):
         return {**types, "required": required}
 
     def sample(self, latent_image: Latent, **inputs: Any) -> tuple[Latent]:
+        if V1_KEY not in latent_image:  # an empty one, or one that another node made
+            check_embedding(latent_image["samples"], STAGE_C_CHANNELS)
         unmarked = {key: value for key, value in latent_image.items() if key != V1_KEY}
         (made,) = super().sample(latent_image=unmarked, **inputs)
         return ({**made, V1_KEY: True},)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints.read import read_content
+from .checkpoints.read import read_content, whole
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,12 @@ class Embeddings:
                 width,
             )
         return vectors
+
+    def stamp(self, name: str) -> str:
+        """Another word whenever the file of this name has come or changed."""
+        path = self._find(name)
+        about = None if path is None else path.stat()
+        return f"{path} {about.st_mtime_ns} {about.st_size}" if about else ""
 
     def names(self) -> list[str]:
         """What prompts may call, without suffixes, sorted."""
@@ -87,10 +93,10 @@ class Embeddings:
 def read_embedding(path: Path, width: int) -> Tensor:
     """n×width float32: what a file has of that width. Raises UnreadableCheckpointError."""
     named = dict(_tensors(read_content(path)))
-    bundled = [value for name, value in named.items() if name.startswith(BUNDLED)]
+    bundled = {name: value for name, value in named.items() if name.startswith(BUNDLED)}
     fitting = [
-        value.detach().float().reshape(-1, width)
-        for value in bundled or named.values()
+        whole(value, name, path).detach().float().reshape(-1, width)
+        for name, value in (bundled or named).items()
         if value.ndim in (1, 2) and value.shape[-1] == width and value.is_floating_point()
     ]
     if not fitting:

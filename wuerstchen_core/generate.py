@@ -168,7 +168,9 @@ def sample_stage_b(
     branches, scales = [branch(own, positive, "positive")], []
     apart = settings.guidance.embedding_scale
     if settings.guides or apart is not None:
-        branches.insert(0, branch(torch.zeros_like(own), negative, "negative"))
+        # The embedding's axis alone is one between two branches of the same text.
+        beside = (negative, "negative") if settings.guides else (positive, "positive")
+        branches.insert(0, branch(torch.zeros_like(own), *beside))
         scales.append(settings.cfg if apart is None else apart)
     if settings.guides and apart is not None:
         branches.insert(1, branch(own, negative, "negative"))

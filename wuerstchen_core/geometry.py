@@ -81,7 +81,12 @@ def stage_b_grid(stage_c: tuple[int, int]) -> tuple[int, int]:
 
 
 def mask_on_canvas(mask: Tensor, geometry: Geometry) -> Tensor:
-    """A mask over the request, B×H×W or B×1×H×W of any size -> B×1×canvas."""
+    """A mask over the request, B×H×W or B×1×H×W of any size -> B×1×canvas.
+
+    Raises WireError for one without pixels.
+    """
+    if not mask.numel():
+        raise WireError(f"this mask has the shape {tuple(mask.shape)}, which covers nothing.")
     over = mask.float().reshape(-1, 1, *mask.shape[-2:])
     size = (geometry.height, geometry.width)
     if over.shape[-2:] != size:

@@ -7,11 +7,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .errors import WireError
+from .errors import SettingError, WireError
 from .pictures import to_pil
 
 PAPER, INK = "white", "black"
 GAP = 4  # px between pictures
+LARGEST = 400_000_000  # px: 5 GB as floats
 LETTER = 16  # of a picture's height is one line of words
 SMALLEST_LETTER = 12  # px
 
@@ -23,7 +24,8 @@ def labelled_grid(cells: Sequence[Tensor], columns: Sequence[str], rows: Sequenc
 
     cells: each B×3×h×w; a batch lies side by side in its cell. columns, rows: one label each, ""
     for none; where none of a side has one, that side takes no room. Labels are broken into lines.
-    Raises WireError where there are not as many cells as the labels say.
+    Raises WireError where there are not as many cells as the labels say, SettingError for grids
+    beyond LARGEST.
     """
     if len(cells) != len(columns) * len(rows):
         raise WireError(
@@ -41,6 +43,11 @@ def labelled_grid(cells: Sequence[Tensor], columns: Sequence[str], rows: Sequenc
     left = width // 2 + GAP if any(beside) else 0
 
     size = (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP))
+    if size[0] * size[1] > LARGEST:
+        raise SettingError(
+            f"the grid would have {size[0]}×{size[1]} px, and {LARGEST / 1e6:.0f} megapixels are "
+            "the most; write fewer values, or make smaller pictures."
+        )
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, lines in enumerate(above):
@@ -54,7 +61,7 @@ def labelled_grid(cells: Sequence[Tensor], columns: Sequence[str], rows: Sequenc
         x = left + column * (width + GAP) + (width - picture.width) // 2
         y = top + row * (height + GAP) + (height - picture.height) // 2
         sheet.paste(picture, (x, y))
-    return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255).movedim(-1, 0)
+    return torch.from_numpy(np.array(sheet)).float().div_(255).movedim(-1, 0)
 
 
 def _in_a_row(batch: Tensor) -> Image.Image:

@@ -4,6 +4,7 @@ All in embedding space, B×16×h×w, as wires carry them.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,37 +12,45 @@ from torch.nn import functional as F
 
 from .errors import SettingError, WireError
 from .geometry import Geometry
-from .stage_c import from_embedding, to_embedding
+from .stage_c import StageCConfig, from_embedding, to_embedding
+
+Space: TypeAlias = type[StageCConfig]  # tells what space its prior samples in
 
 _PARALLEL = 1e-4  # sin of the angle below which directions are blended linearly
 
 
-def slerp(one: Tensor, other: Tensor, share: float) -> Tensor:
+def slerp(one: Tensor, other: Tensor, share: float, of: Space = StageCConfig) -> Tensor:
     """Spherical interpolation (Shoemake 1985), in each cell on its own.
 
     Each cell's 16 numbers, in the space that Stage C samples in, turn from one direction to the
     other, and their length changes evenly: so a mix is as pronounced as what it mixes, where a
     mean of unlike cells is paler.
     """
-    a, b = from_embedding(one), from_embedding(other)
+    a, b = from_embedding(one, of), from_embedding(other, of)
     length, other_length = (x.norm(dim=1, keepdim=True) for x in (a, b))
     a, b = a / length.clamp(min=1e-12), b / other_length.clamp(min=1e-12)
     angle = (a * b).sum(1, keepdim=True).clamp(-1, 1).acos()
     sine = angle.sin()
     turned = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / sine
     direction = torch.where(sine < _PARALLEL, torch.lerp(a, b, share), turned)
-    return to_embedding(direction * torch.lerp(length, other_length, share))
+    return to_embedding(direction * torch.lerp(length, other_length, share), of)
 
 
-METHODS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+def weighted_mean(one: Tensor, other: Tensor, share: float, _of: Space = StageCConfig) -> Tensor:
+    return torch.lerp(one, other, share)
+
+
+METHODS: dict[str, Callable[[Tensor, Tensor, float, Space], Tensor]] = {
     "slerp": slerp,
-    "weighted mean": torch.lerp,
+    "weighted mean": weighted_mean,
 }
 
 
-def mix(latents: Sequence[Tensor], weights: Sequence[float], method: str) -> Tensor:
-    """One latent of several. Each is mixed into what the ones before it gave, by its share of the
-    weights until then; one that alone has a weight comes out as it is.
+def mix(
+    latents: Sequence[Tensor], weights: Sequence[float], method: str, of: Space = StageCConfig
+) -> Tensor:
+    """One latent of several, all of one prior's. Each is mixed into what the ones before it gave,
+    by its share of the weights until then; one that alone has a weight comes out as it is.
 
     Raises SettingError for weights that cannot be shares, WireError for latents of other sizes.
     """
@@ -63,7 +72,7 @@ def mix(latents: Sequence[Tensor], weights: Sequence[float], method: str) -> Ten
     for latent, weight in counted[1:]:
         total += weight
         mixed, latent = torch.broadcast_tensors(mixed, latent)
-        mixed = METHODS[method](mixed, latent, weight / total)
+        mixed = METHODS[method](mixed, latent, weight / total, of)
     return mixed.expand(batch, -1, -1, -1)
 
 

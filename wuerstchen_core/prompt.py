@@ -56,6 +56,11 @@ def parse(prompt: str) -> list[list[Part]]:
     return stretches
 
 
+def embedding_names(prompt: str) -> list[str]:
+    """The textual inversions that a prompt calls, as they stand there."""
+    return _EMBEDDING.findall(prompt)
+
+
 def _weighted(text: str, weight: float, deepest: int) -> Iterator[Words]:
     if deepest == 0:
         raise SettingError(

@@ -11,7 +11,7 @@ from typing import Any
 from ...wuerstchen_core.checkpoints.configs import STAGE_C
 from ...wuerstchen_core.checkpoints.folder import find_parts
 from ...wuerstchen_core.checkpoints.load import Weights, open_weights
-from ...wuerstchen_core.errors import WuerstchenError
+from ...wuerstchen_core.errors import SettingError, WuerstchenError
 from ...wuerstchen_core.lora import (
     NO_CHANGES,
     Changed,
@@ -26,6 +26,7 @@ from ...wuerstchen_core.residency import BY_NAME
 from ..exit_codes import BAD_REQUEST, DONE
 
 NONE = "-"
+_LARGEST_STRENGTH = 10  # as Load Würstchen LoRA has it
 
 
 def add_parser(subparsers: Any) -> None:
@@ -96,6 +97,11 @@ def _with_loras(weights: Weights, made_of: str, loras: list[str]) -> tuple[Weigh
     changes = NO_CHANGES
     for given in loras:
         path, strength = _split(given)
+        if not abs(strength) <= _LARGEST_STRENGTH:
+            raise SettingError(
+                f"the strength {strength:g} of {path.name} is not between -{_LARGEST_STRENGTH} and "
+                f"{_LARGEST_STRENGTH}."
+            )
         lora = read_lora(path)
         found = match(lora, weights.state)
         if not found.modules:

@@ -15,10 +15,10 @@ from typing import Any
 from ...nodes.runtime import use
 from ...wuerstchen_core.errors import CheckpointError, WuerstchenError
 from ...wuerstchen_core.files import write_atomically
+from ...wuerstchen_core.folder_lock import clean_output
 from ..cache import CacheLimits
 from ..executor import Executor
 from ..exit_codes import BAD_REQUEST, CANCELLED, DONE, FAILED
-from ..folder_lock import clean_output
 from ..folders import Folders, HostSurroundings
 from ..graph_file import GraphFile, load_graph
 from ..graph_inputs import GraphInput, apply_settings, list_inputs

@@ -15,9 +15,9 @@ from aiohttp import web
 from ...nodes.preview_store import PreviewStore
 from ...wuerstchen_core.errors import WuerstchenError
 from ...wuerstchen_core.files import PARTIAL_PREFIX
+from ...wuerstchen_core.folder_lock import FolderInUse, clean_output, folder_lock
 from ...wuerstchen_core.optimize import Optimization
 from ..executor import Executor
-from ..folder_lock import FolderInUse, clean_output, folder_lock
 from ..folders import Folders
 from ..registry import Nodes, default_nodes
 from .app import make_app

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 
 from ...wuerstchen_core.files import PARTIAL_PREFIX
-from ..folder_lock import LOCK_NAME
+from ...wuerstchen_core.folder_lock import LOCK_NAME
 from .answers import refuse
 
 # Bytes that no name needs, and that would end a header's line or a path.

@@ -15,7 +15,7 @@ from typing import IO, NoReturn
 from aiohttp import BodyPartReader, web
 
 from ...wuerstchen_core.files import write_atomically
-from ..folder_lock import folder_lock
+from ...wuerstchen_core.folder_lock import folder_lock
 from .answers import refuse
 from .features import MAX_UPLOAD_BYTES
 from .paths import writing_there

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...wuerstchen_core.errors import WuerstchenError
 from ...wuerstchen_core.files import write_atomically
+from ...wuerstchen_core.folder_lock import folder_lock
 from ..declarations import node_title
-from ..folder_lock import folder_lock
 
 TOKEN = re.compile(r"%([^%]+)%")
 DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yy")

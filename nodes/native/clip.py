@@ -18,11 +18,12 @@ from ...wuerstchen_core.checkpoints.fit import completed, problems_of
 from ...wuerstchen_core.checkpoints.text import TowerWeights, open_text_encoder
 from ...wuerstchen_core.checkpoints.towers import PREFIX
 from ...wuerstchen_core.errors import MismatchedCheckpointError
+from ...wuerstchen_core.lora import Changes
 from ...wuerstchen_core.optimize import PLAIN, Optimization
 from ...wuerstchen_core.residency import pick_dtype, place
 from ...wuerstchen_core.text_encoder import TextEncoder
 from .. import runtime
-from ..parts import Part
+from ..parts import Part, Stored
 from .patches import patch_of
 
 BIG_G_WIDTH = 1280
@@ -60,12 +61,15 @@ class ClipPart(Part[TextEncoder]):
         """Where they lie and how they are stored is ComfyUI's to decide."""
         return PLAIN
 
-    def _with_changes(self, network: TextEncoder) -> TextEncoder:
+    @staticmethod
+    def _with_changes(
+        network: TextEncoder, stored: Stored, changes: Changes, kept: Optimization
+    ) -> TextEncoder:
         tower: Any = network.network
         clip = tower.clip.clone()
         model = clip.cond_stage_model
         own = f"{model.clip}.transformer.{PREFIX}"
-        clip.add_patches({own + name: patch_of(of) for name, of in self.changes.items()})
+        clip.add_patches({own + name: patch_of(of) for name, of in changes.items()})
         encoder = copy.copy(network)
         encoder.network = Tower(clip, tower.config)  # type: ignore[assignment]
         return encoder

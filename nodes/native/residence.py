@@ -25,6 +25,7 @@ from ...wuerstchen_core.checkpoints.load import Weights, open_weights
 from ...wuerstchen_core.compile import compiled
 from ...wuerstchen_core.computed import stored as stored_state
 from ...wuerstchen_core.fold import fold_embedding_mappers
+from ...wuerstchen_core.lora import Changes
 from ...wuerstchen_core.optimize import Optimization
 from ...wuerstchen_core.residency import pick_dtype, place
 from ..parts import Part, Stored
@@ -84,10 +85,10 @@ class ComfyPart(Part[Network]):
         """ComfyUI's ModelPatcher around the weights. Raises CheckpointError."""
         return super().get()
 
-    def _with_changes(self, network: Any) -> Any:
+    @staticmethod
+    def _with_changes(network: Any, stored: Stored, changes: Changes, kept: Optimization) -> Any:
         """A patcher of the same weights, which ComfyUI changes while it runs."""
-        assert self.stored is not None
-        return with_patches(network, self.stored.open(), self.changes)
+        return with_patches(network, stored.open(), changes)
 
     def ready(self, shape: Sequence[int]) -> Network:
         network = self.get()

@@ -192,7 +192,7 @@ async def test_the_panels_around_the_canvas(canvas: Canvas, server: Running) -> 
     await canvas.test_id("model-library-tab-button").click()
     await canvas.page.get_by_text("wuerstchen", exact=True).first.click()
     demo = canvas.test_id("tree-node-root/wuerstchen/wuerstchen-demo")
-    await demo.get_by_text("6", exact=True).wait_for()  # its parts
+    await demo.get_by_text("7", exact=True).wait_for()  # its parts and a LoRA
     await canvas.screenshot("model-library")
 
     await canvas.page.get_by_label("Toggle Bottom Panel").click()
@@ -201,10 +201,12 @@ async def test_the_panels_around_the_canvas(canvas: Canvas, server: Running) -> 
     await canvas.page.get_by_label("Toggle Bottom Panel").click()
 
     await canvas.page.get_by_label("Templates").click()
-    cards = canvas.page.locator("[data-testid^='template-workflow-'] img")
+    cards = canvas.page.locator("[data-testid^='template-workflow-']")
     await cards.nth(len(HOSTED) - 1).wait_for()
     assert await cards.count() == len(HOSTED)
-    await cards.evaluate_all("all => Promise.all(all.map(e => e.decode()))")
+    for card in await cards.all():  # a picture is loaded when its card comes into view
+        await card.scroll_into_view_if_needed()
+        await card.locator("img").first.evaluate("e => e.decode()")
     await canvas.screenshot("templates")
 
 

@@ -17,6 +17,8 @@ from comfyui_wuerstchen.wuerstchen_core.checkpoints import (
     load_text_encoder,
 )
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.detect import Kind, detect
+from comfyui_wuerstchen.wuerstchen_core.checkpoints.read import read_states
+from comfyui_wuerstchen.wuerstchen_core.embeddings import read_embedding
 from comfyui_wuerstchen.wuerstchen_core.errors import (
     ForeignCheckpointError,
     MismatchedCheckpointError,
@@ -86,6 +88,30 @@ def test_cut_off_anywhere(name: str, tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(UnreadableCheckpointError):
             load_stage_c(path)
+
+
+def repeated() -> torch.Tensor:
+    """Sixteen million values that take four bytes in a file."""
+    return torch.zeros(1).expand(4_000_000, 4)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [repeated(), repeated().to_sparse(), torch.empty(4, 4, device="meta")],
+    ids=["strides", "sparse", "meta"],
+)
+def test_values_that_are_not_in_the_file(value: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"projection.weight": value}, tmp_path / "small.pt")
+    assert (tmp_path / "small.pt").stat().st_size < 10_000
+    with pytest.raises(UnreadableCheckpointError, match="projection.weight.*not all in the file"):
+        read_states(tmp_path / "small.pt")
+
+
+def test_an_embedding_of_values_that_are_not_in_the_file(tmp_path: Path) -> None:
+    content = {"string_to_param": {"*": repeated()}}
+    torch.save(content, tmp_path / "small.pt")
+    with pytest.raises(UnreadableCheckpointError, match="not all in the file"):
+        read_embedding(tmp_path / "small.pt", 4)
 
 
 def test_code_is_named(tmp_path: Path) -> None:

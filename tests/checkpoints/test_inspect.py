@@ -161,6 +161,21 @@ def test_float8_and_mixed_dtypes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "%)" in capsys.readouterr().out
 
 
+def test_an_embedding_as_automatic1111_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": torch.zeros(4, 1280)},
+        "name": "style",
+        "step": 500,
+    }
+    torch.save(content, tmp_path / "style.pt")
+    (found,) = inspected(capsys, tmp_path / "style.pt")
+    assert found["kind"] == "embedding" and found["folder"] == "models/embeddings"
+    assert (found["tensors"], found["parameters"]) == (1, 4 * 1280)
+
+
 def test_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"prior.blocks.{b}.attention.{p}" for b in (2, 5) for p in ("to_q", "to_v")]
     state = {f"{name}.lora_A.weight": torch.zeros(4, 128) for name in names}

@@ -15,6 +15,7 @@ from comfyui_wuerstchen.wuerstchen_core.checkpoints import (
     load_stage_b,
     load_stage_c,
 )
+from comfyui_wuerstchen.wuerstchen_core.checkpoints.scaled import Multiplied
 from comfyui_wuerstchen.wuerstchen_core.errors import MismatchedCheckpointError
 
 from .test_broken import assert_readable
@@ -43,6 +44,14 @@ def test_plain_float8(part: str, tmp_path: Path) -> None:
     low = {n: v.to(FLOAT8) if v.is_floating_point() else v for n, v in state.items()}
     network = LOADERS[part](write_file(tmp_path / "low.safetensors", low), "float32", CPU)
     assert relative_error(output(network), output(loaded_with(part, low))) <= 1e-5
+
+
+def test_scaled_weights_are_multiplied_when_they_are_read() -> None:
+    stored = {"a.weight": torch.ones(2, 2).to(FLOAT8), "a.bias": torch.ones(2)}
+    state = Multiplied(stored, {"a.weight": torch.tensor(3.0)})
+    assert state["a.bias"] is stored["a.bias"]
+    assert torch.equal(state["a.weight"], torch.full((2, 2), 3.0))
+    assert state["a.weight"] is not state["a.weight"]  # none is kept
 
 
 def scaled(state: dict[str, Tensor], names: tuple[str, str, str]) -> dict[str, Tensor]:

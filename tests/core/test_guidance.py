@@ -122,6 +122,14 @@ def test_both_axes_at_one_scale_are_the_reference(draw: Callable[..., Tensor]) -
     assert not torch.allclose(draw(3.0, 1.5), draw(3.0, None), rtol=1e-2)
 
 
+def test_the_embedding_is_guided_while_the_text_is_not(draw: Callable[..., Tensor]) -> None:
+    alone = draw(0.0, 3.0)
+    assert torch.equal(alone, draw(1.0, 3.0))
+    torch.testing.assert_close(alone, draw(1.0001, 3.0), rtol=1e-2, atol=1e-2)
+    for other in (draw(3.0, None), draw(0.0, 3.0, with_text=False)):
+        assert not torch.allclose(alone, other, rtol=1e-4, atol=1e-6)
+
+
 def test_the_embedding_is_guided_without_a_text(draw: Callable[..., Tensor]) -> None:
     alone = draw(0.0, 3.0, with_text=False)
     torch.testing.assert_close(alone, draw(3.0, None, with_text=False))

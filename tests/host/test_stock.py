@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_wuerstchen.host.folder_lock import clean_output
 from comfyui_wuerstchen.host.folders import Folders, HostSurroundings
 from comfyui_wuerstchen.host.stock.images import LoadImage, PreviewImage, SaveImage
 from comfyui_wuerstchen.host.stock.latents import LoadLatent, SaveLatent
 from comfyui_wuerstchen.host.stock.reading import EXAMPLES, InputFileError
 from comfyui_wuerstchen.host.stock.saving import SaveError, fill_tokens
 from comfyui_wuerstchen.nodes.runtime import use
+from comfyui_wuerstchen.wuerstchen_core.folder_lock import clean_output
 
 PIXELS = torch.arange(4 * 6 * 3).reshape(1, 4, 6, 3) * 3 / 255
 

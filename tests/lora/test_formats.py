@@ -1,5 +1,6 @@
 """Every kind of LoRA file, by its exact names, against formulas written out in `files.py`."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,27 @@ def test_infinite_weights_are_told(state, tmp_path: Path) -> None:
     _, weights = changed(write(tmp_path / "a.safetensors", written), state)
     with pytest.raises(LoraError, match=r"to_q\.weight infinite"):
         weights["blocks.2.attention.to_q.weight"]
+
+
+def test_metadata_of_another_type_is_told(state, tmp_path: Path) -> None:
+    config = {"prior.r": 4, "prior.lora_alpha": 8, "prior.alpha_pattern": ["blocks"]}
+    about = {"lora_adapter_metadata": json.dumps(config)}
+    path = write(tmp_path / "lora.safetensors", peft(state)._replace(about=about))
+    with pytest.raises(LoraError, match="damaged"):
+        read_lora(path)
+
+
+def test_a_config_that_is_no_text_is_told(state, tmp_path: Path) -> None:
+    path = write(tmp_path / "adapter_model.safetensors", peft(state))
+    (tmp_path / "adapter_config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(LoraError, match=r"adapter_config\.json cannot be read"):
+        read_lora(path)
+
+
+def test_an_alpha_that_was_not_given_is_the_rank(state, tmp_path: Path) -> None:
+    plain = peft(state)
+    path = write(tmp_path / "plain.safetensors", plain)
+    about = {"ss_network_alpha": "None"}
+    told = write(tmp_path / "told.safetensors", plain._replace(about=about))
+    (_, expected), (_, found) = changed(path, state), changed(told, state)
+    assert all(torch.equal(found[name], expected[name]) for name in state)

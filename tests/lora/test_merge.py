@@ -2,12 +2,13 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from comfyui_wuerstchen.host.cli import main
 from comfyui_wuerstchen.host.folders import Folders, HostSurroundings
@@ -17,6 +18,7 @@ from comfyui_wuerstchen.wuerstchen_core.checkpoints import load_stage_c, save_ne
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.configs import STAGE_C
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.load import open_weights
 from comfyui_wuerstchen.wuerstchen_core.errors import MismatchedCheckpointError, SettingError
+from comfyui_wuerstchen.wuerstchen_core.folder_lock import LOCK_NAME
 from comfyui_wuerstchen.wuerstchen_core.merge import merged
 from comfyui_wuerstchen.wuerstchen_core.optimize import Optimization
 from comfyui_wuerstchen.wuerstchen_core.stage_c import StageC, StageCConfig
@@ -178,7 +180,7 @@ def test_a_failed_save_leaves_nothing(parts, priors, tmp_path: Path) -> None:
     huge = with_lora(parts["base"], 1e8)
     with pytest.raises(CheckpointError, match="cannot hold"):
         node("WuerstchenSaveStageC", stage_c=huge, filename_prefix="huge", dtype="float16")
-    assert list((tmp_path / "output").iterdir()) == []
+    assert [path.name for path in (tmp_path / "output").iterdir()] == [LOCK_NAME]
 
 
 def test_the_command(priors, tmp_path: Path, capsys) -> None:
@@ -248,3 +250,27 @@ def test_the_command_says_what_is_wrong(priors, tmp_path: Path, capsys) -> None:
         said = capsys.readouterr().err
         assert words in said and said.count("\n") == 1, said
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("ratio", ["nan", "inf", "1e39", "-11"])
+def test_ratios_and_strengths_beyond_reason_are_told(
+    ratio: str, priors, tmp_path: Path, capsys
+) -> None:
+    base, out = str(priors["base"]), tmp_path / "out"
+    merging = ["merge", base, str(priors["finetuned"]), f"--ratio={ratio}", str(out)]
+    baking = ["merge", base, "-", "--lora", f"{priors['lora']}:{ratio}", str(out)]
+    for arguments in (merging, baking):
+        assert main(arguments) == 2
+        assert "is not between -10 and 10" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_weights_that_are_not_finite_are_not_written(priors, tmp_path: Path, capsys) -> None:
+    shutil.copytree(priors["base"], tmp_path / "damaged")
+    file = tmp_path / "damaged" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["projection.bias"][0] = torch.nan
+    save_file(state, file)
+    out = tmp_path / "out"
+    assert main(["merge", str(file.parent), str(priors["finetuned"]), str(out)]) == 2
+    assert "projection.bias is not finite" in capsys.readouterr().err and not out.exists()

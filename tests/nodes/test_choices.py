@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from comfyui_wuerstchen.nodes.choices import (
     folder_choices,
+    lora_choices,
     part_choices,
     path_of,
     resolve,
     stamp,
+    text_encoder_files,
 )
 from comfyui_wuerstchen.nodes.runtime import PlainSurroundings, use
 from comfyui_wuerstchen.wuerstchen_core.checkpoints.detect import Kind
@@ -76,6 +78,30 @@ def test_a_file_that_changes_is_looked_at_anew(models: Path) -> None:
     assert part_choices("stage_c") == ["wuerstchen-demo"]
     file.write_bytes(PRIOR.read_bytes())
     assert part_choices("stage_c") == ["wuerstchen-demo", "model.safetensors"]
+
+
+def test_a_config_that_comes_later_is_looked_at(models: Path) -> None:
+    """A text encoder of few layers is offered only with its config.json."""
+    text = DEMO / "wuerstchen-prior" / "text_encoder"
+    os.symlink(text / "model.safetensors", models / "text_encoders" / "small.safetensors")
+    assert "small.safetensors" not in part_choices("prior_text_encoder")
+    config = models / "text_encoders" / "config.json"
+    config.write_bytes((text / "config.json").read_bytes())
+    assert "small.safetensors" in part_choices("prior_text_encoder")
+    config.unlink()
+    assert "small.safetensors" not in part_choices("prior_text_encoder")
+
+
+def test_loras_among_the_weights_are_no_parts(models: Path) -> None:
+    """The host's loras folder lies in the folder of weights."""
+    folder = models / "wuerstchen" / "loras"
+    folder.mkdir()
+    lora = {f"lora_unet_a.lora_{n}.weight": torch.ones(2, 2) for n in ("down", "up")}
+    save_file(lora, folder / "style.safetensors")
+    assert folder_choices() == ["wuerstchen-demo"]
+    assert part_choices("stage_c") == ["wuerstchen-demo"]
+    assert text_encoder_files() == []
+    assert lora_choices()[0] == "loras/style.safetensors"
 
 
 def test_own_folders_show_all_and_links_in_a_circle_end(models: Path) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui_wuerstchen.host.folder_lock import LOCK_NAME
 from comfyui_wuerstchen.wuerstchen_core.files import PARTIAL_PREFIX
+from comfyui_wuerstchen.wuerstchen_core.folder_lock import LOCK_NAME
 
 from .conftest import Prompt, graph
 from .processes import Nursery, ServerProcess, server_process, wait_until

@@ -214,3 +214,22 @@ def test_presets_are_those_of_the_original_notebook() -> None:
     assert (stage_b["temperature"], stage_b["temperature_end"]) == (1.0, 0.6)
     # v2's own presets stay as they are.
     assert presets("WuerstchenStageCSampler")["steps"] == 29
+
+
+def test_the_prior_refuses_latents_of_v2(parts: dict[str, Any]) -> None:
+    """Their numbers are 42 times as large."""
+    text = call("WuerstchenTextEncode", text_encoder=parts["text_encoder"], text="a star")
+    of_v2 = {"samples": 42 * torch.randn(1, 16, 6, 6)}
+    with pytest.raises(WireError, match="comes from v2"):
+        call(
+            "WuerstchenV1StageCSampler",
+            stage_c=parts["stage_c"],
+            positive=text,
+            latent_image=of_v2,
+            seed=1,
+            steps=2,
+            cfg=1.0,
+            sampler_name="ddpm",
+            scheduler="uniform",
+            denoise=0.5,
+        )

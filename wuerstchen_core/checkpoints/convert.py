@@ -1,6 +1,6 @@
 """Weights in one layout -> the same weights in another, bit for bit unless a dtype is asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +29,7 @@ from .save import (
     write_tower,
     write_weights,
 )
-from .scaled import multiplied
+from .scaled import Multiplied
 from .source import Source
 from .text import derive_config as derive_text_config
 from .text import fit_tower, tokenizer_for
@@ -63,7 +63,7 @@ class _Plan:
     """One network by our names, and how to write it."""
 
     part: str
-    state: State
+    state: Mapping[str, Tensor]
     arrange: Callable[[State], State]  # into the wanted layout
     weights_name: str  # in a folder
     write_folder: Callable[[State], None]
@@ -104,7 +104,7 @@ def convert(
     taken = [file for file in files if file.exists()]
     if taken and not overwrite:
         raise SettingError(f"{taken[0]} exists; --force overwrites it.")
-    state = plan.arrange(plan.state if dtype is None else cast(plan.state, dtype))
+    state = plan.arrange(dict(plan.state) if dtype is None else cast(plan.state, dtype))
     state = {name: _writable(value) for name, value in state.items()}
     write_weights(target, state) if to_file else plan.write_folder(state)
     return Converted(plan.part, layout, state, files, plan.left_out)
@@ -156,7 +156,7 @@ def _stage_plan(held: Held, found: Source, source: Path, target: Path, layout: s
     part = str(held.part)
     architecture = ARCHITECTURES[part]
     weights = fit_weights(architecture, held.state, found.config, source)
-    state = multiplied(weights.state, weights.scales)
+    state = Multiplied(weights.state, weights.scales)
     if target.suffix == ".safetensors":
         lone = derive_config(architecture, {name: tuple(v.shape) for name, v in state.items()})
         names = [field.name for field in fields(lone) if field.name not in _TRAINING_ONLY]
@@ -176,9 +176,9 @@ def _tower_plan(held: Held, found: Source, source: Path, target: Path, layout: s
     config, projection = fitting.config, held.tower.projection
     if target.suffix == ".safetensors":
         _check_same(derive_text_config(fitting.state, source), config, _TEXT_FIELDS, source)
-    state = multiplied(fitting.state, fitting.scales)
+    state: Mapping[str, Tensor] = Multiplied(fitting.state, fitting.scales)
     if projection is not None and layout in _WITH_PROJECTION:
-        state[PROJECTION] = projection
+        state = {**state, PROJECTION: projection}
 
     def arrange(ours: State) -> State:
         if layout == "open_clip":

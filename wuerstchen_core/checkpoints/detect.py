@@ -86,7 +86,7 @@ _SIGNS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (Kind.T5, (r"(^|\.)encoder\.block\.0\.layer\.0\.SelfAttention\.",)),
     (Kind.LANGUAGE_MODEL, (r"^(model\.)?(language_model\.)?layers\.0\.self_attn\.",)),
     (Kind.UPSCALER, (r"(^|\.)(conv_first|RRDB_trunk|RDB1|rdb1)\.",)),
-    (Kind.EMBEDDING, (r"^(emb_params|clip_[lgh]|<.+>|string_to_param|bundle_emb\..*)$",)),
+    (Kind.EMBEDDING, (r"^(emb_params|clip_[lgh]|<.+>|string_to_param(\..*)?|bundle_emb\..*)$",)),
 )
 
 _SINGLE_FILE_PREFIX = "model.diffusion_model."

@@ -35,7 +35,7 @@ from .configs import (
 from .fit import completed, filled, problems_of, state_of_kind
 from .read import State
 from .rename import to_diffusers_names
-from .scaled import multiplied, split_scales
+from .scaled import Multiplied, split_scales
 from .source import find_source, read_source
 
 # Priors differ between versions by the texts they read: the width that is the other version's, and
@@ -187,7 +187,7 @@ class Weights:
 def open_weights(architecture: Architecture[Any], path: Path) -> Weights:
     """A folder with config.json and weights, or a file of weights. Raises CheckpointError."""
     weights = find_weights(architecture, path)
-    return Weights(weights.config, multiplied(weights.state, weights.scales))
+    return Weights(weights.config, Multiplied(weights.state, weights.scales))
 
 
 def find_weights(architecture: Architecture[Any], path: Path) -> Weights:

@@ -18,6 +18,8 @@ State = dict[str, Tensor]
 
 # What the original training scripts put around their weights; averaged weights are preferred.
 CONTAINERS = ("ema_state_dict", "state_dict", "effnet_state_dict")
+# Where AUTOMATIC1111 keeps the vectors of a textual inversion, by the words they were trained as.
+EMBEDDED = "string_to_param"
 # What wrappers put before every name: DistributedDataParallel, torch.compile, ComfyUI's savers.
 WRAPPERS = ("module.", "_orig_mod.", "model.diffusion_model.")
 
@@ -39,7 +41,8 @@ def read_states(path: Path) -> list[State]:
     Tensors are memory-mapped where the format allows it, so looking at shapes costs little.
     Raises UnreadableCheckpointError.
     """
-    states = [state for state in map(_tensors, _unwrapped(read_content(path))) if state]
+    contents = _unwrapped(read_content(path))
+    states = [state for state in (_tensors(content, path) for content in contents) if state]
     if not states:
         raise UnreadableCheckpointError(f"{path} holds no tensors; a file of weights is expected.")
     return states
@@ -64,6 +67,18 @@ def format_of(path: Path) -> str:
     if start[8:9] == b"{":
         return "safetensors"
     return "torch, zipped" if start.startswith(_ZIP) else "torch, before 1.6"
+
+
+def whole(value: Tensor, name: str, path: Path) -> Tensor:
+    """A file's tensor, each value of which the file holds: pickles can repeat one without end, so
+    that a small file takes any amount of memory. Raises UnreadableCheckpointError."""
+    stored = value.layout is torch.strided and not value.is_meta
+    if not stored or value.nbytes > value.untyped_storage().nbytes():
+        raise UnreadableCheckpointError(
+            f"{path} holds {name} of {value.numel():,} values, which are not all in the file; use "
+            "a file of whole tensors, best a .safetensors file."
+        )
+    return value
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -120,15 +135,17 @@ def _read_pickle(path: Path) -> object:
 def _unwrapped(content: object) -> list[Mapping[Any, object]]:
     if not isinstance(content, Mapping):
         return []
+    if isinstance(words := content.get(EMBEDDED), Mapping):
+        return [{f"{EMBEDDED}.{word}": vectors for word, vectors in words.items()}]
     inner = [content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)]
     return inner or [content]
 
 
-def _tensors(content: Mapping[Any, object]) -> State:
+def _tensors(content: Mapping[Any, object], path: Path) -> State:
     state: State = {}
     for name, value in content.items():
         if isinstance(name, str) and isinstance(value, Tensor):
-            state[name] = value.detach()
+            state[name] = whole(value, name, path).detach()
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}

@@ -1,5 +1,6 @@
 """Networks -> files in the published layout, which diffusers and transformers load too."""
 
+import errno
 import json
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -143,10 +145,13 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 def write_weights(
     path: Path, state: dict[str, Tensor], about: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a .safetensors file of contiguous tensors."""
+    """Writes a .safetensors file of contiguous tensors. Raises OSError, as for a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:
-        save_file(state, partial, metadata={"format": "pt", **(about or {})})
+        try:
+            save_file(state, partial, metadata={"format": "pt", **(about or {})})
+        except SafetensorError as error:  # is no OSError, and names the cause in words only
+            raise OSError(errno.EIO, str(error).rstrip("."), str(path)) from error
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..computed import Computed
 from ..errors import MismatchedCheckpointError
 from .read import State
 
@@ -40,12 +41,16 @@ def split_scales(state: State, path: Path) -> tuple[State, State]:
     return weights, scales
 
 
-def multiplied(state: Mapping[str, Tensor], scales: State) -> State:
+class Multiplied(Computed):
     """The weights in float32 where they have a scale, the others as they are."""
-    return {
-        name: value.float() * scales[name].float() if name in scales else value
-        for name, value in state.items()
-    }
+
+    def __init__(self, original: Mapping[str, Tensor], scales: State) -> None:
+        super().__init__(original)
+        self._scales = scales
+
+    def __getitem__(self, name: str) -> Tensor:
+        value, scale = self.original[name], self._scales.get(name)
+        return value if scale is None else value.float() * scale.float()
 
 
 def _check_format(value: Tensor, path: Path) -> None:

@@ -21,7 +21,7 @@ from .derive import derive_text_tower
 from .detect import Kind
 from .fit import completed, foreign, problems_of
 from .read import State
-from .scaled import multiplied, split_scales
+from .scaled import Multiplied, split_scales
 from .source import find_source, read_source
 from .towers import PREFIX, Tower, tower_in
 
@@ -84,7 +84,7 @@ def open_text_encoder(path: Path, tokenizers: Sequence[Path] = ()) -> TowerWeigh
     """Like `load_text_encoder`, without building the tower."""
     fitting = fit_text_tower(path)
     tokenizer = tokenizer_for(path, fitting.config.vocab_size, tokenizers)
-    return TowerWeights(fitting.config, multiplied(fitting.state, fitting.scales), tokenizer)
+    return TowerWeights(fitting.config, Multiplied(fitting.state, fitting.scales), tokenizer)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,14 @@ def _adapter(name: str, roles: dict[str, Tensor], about: Mapping[str, str], path
     """One module's tensors -> what changes its weight. Raises LoraError where one is missing."""
     try:
         adapter = _direction(name, roles, about)
-    except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ZeroDivisionError,
+    ) as error:
         raise LoraError(
             f"{path} is incomplete or damaged: {name} has {', '.join(roles)}, which is no whole "
             "adapter; download it again."
@@ -156,7 +163,8 @@ def _alpha(name: str, roles: Mapping[str, Tensor], about: Mapping[str, str], ran
             fitting = (value for end, value in patterns.items() if f".{own}".endswith(f".{end}"))
             alpha = float(next(fitting, config[f"{prefix}lora_alpha"]))
             return alpha * rank**0.5 if config.get(f"{prefix}use_rslora") else alpha
-    return float(about.get("ss_network_alpha", rank))
+    alpha = about.get("ss_network_alpha", "None")
+    return rank if alpha == "None" else float(alpha)  # kohya's word for one not given
 
 
 def _peft_config(about: Mapping[str, str]) -> dict[str, Any]:
@@ -180,5 +188,8 @@ def _metadata(path: Path) -> Mapping[str, str]:
         about = {}
     config = path.with_name("adapter_config.json")
     if path.stem == "adapter_model" and config.is_file():
-        return {**about, _CONFIG: config.read_text("utf-8")}
+        try:
+            return {**about, _CONFIG: config.read_text("utf-8")}
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoraError(f"{config} cannot be read ({error}); download it again.") from error
     return about

@@ -55,7 +55,7 @@ def sample_tokens(
     Raises WireError for channels, sizes, widths or masks that belong elsewhere.
     """
     config, device, batch = stage_b.config, device_of(stage_b), len(embedding)
-    _check_embedding(embedding, config.effnet_embd)
+    check_embedding(embedding, config.effnet_embd)
     size = stage_b_grid((embedding.shape[-2], embedding.shape[-1]))
     given = None if latent is None else tokens_of(latent, config.num_labels)
     if given is None and settings.start < 1:
@@ -110,7 +110,7 @@ def sample_tokens(
     return in_parts(run, batch, most, callback)[:, None].float()
 
 
-def _check_embedding(embedding: Tensor, channels: int) -> None:
+def check_embedding(embedding: Tensor, channels: int) -> None:
     """Raises WireError for what is no Stage C latent of v1."""
     check_latent(embedding, "Stage C", channels)
     level = embedding.float().square().mean().sqrt().item()

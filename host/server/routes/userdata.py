@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from ....wuerstchen_core.files import write_atomically
-from ...folder_lock import folder_lock
+from ....wuerstchen_core.folder_lock import folder_lock
 from ..answers import read_body, refuse
 from ..context import host_of
 from ..paths import file_inside, inside, is_hidden, writing_there

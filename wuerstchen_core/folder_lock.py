@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..wuerstchen_core.files import remove_partials
+from .files import remove_partials
 
 LOCK_NAME = ".wuerstchen.lock"
 WINDOWS_POLL_S = 0.05  # Windows itself waits no longer than ten seconds
