@@ -164,16 +164,6 @@ async def test_masks_of_our_pictures(comfyui: Comfy) -> None:
 
 
 REFUSED = {
-    "noise mask": (
-        Case("SetLatentNoiseMask", {"samples": X, "mask": ["mask", 0]}),
-        ("size", "C.latent_image"),
-        "Set Latent Noise Mask",
-    ),
-    "two conditionings": (
-        Case("ConditioningCombine", {"conditioning_1": X, "conditioning_2": X}),
-        ("text", "C.positive"),
-        "Conditioning (Average) or (Concat)",
-    ),
     "another model's latent": (
         Case("EmptyLatentImage", {"width": 128, "height": 128, "batch_size": 1}),
         ("size", "C.latent_image"),

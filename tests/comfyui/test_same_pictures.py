@@ -37,10 +37,11 @@ async def in_the_host(prompt: dict[str, Any], folder: Path) -> list[np.ndarray]:
     return [pixels(folder / "output" / one["subfolder"] / one["filename"]) for one in saved]
 
 
-def headless(workflow: Path, loader: str, folder: Path) -> list[np.ndarray]:
+def headless(workflow: Path, exact: list[str], folder: Path) -> list[np.ndarray]:
     code = "import sys; from comfyui_wuerstchen.host.cli import main; sys.exit(main())"
-    choice = ["--set", f"{loader}.dtype=float32", "--output-dir", str(folder)]
-    command = [sys.executable, "-c", code, "run", str(workflow), *choice]
+    choices = [word for node in exact for word in ("--set", f"{node}.dtype=float32")]
+    command = [sys.executable, "-c", code, "run", str(workflow), *choices]
+    command += ["--output-dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     return [pixels(path) for path in sorted(folder.rglob("*.png"))]
@@ -56,8 +57,8 @@ async def test_same_picture(comfyui: Comfy, tmp_path: Path, workflow: Path) -> N
     prompt = api_prompt(workflow, **EXACT)
     native = await comfyui.pictures(prompt)
     hosted = await in_the_host(prompt, tmp_path / "data")
-    (loader,) = (i for i, n in prompt.items() if n["class_type"] == "WuerstchenLoadPipeline")
-    ran = headless(workflow, loader, tmp_path / "headless")
+    exact = [number for number, node in prompt.items() if "dtype" in node["inputs"]]
+    ran = headless(workflow, exact, tmp_path / "headless")
     for where, other in (("host", hosted), ("headless", ran)):
         assert len(other) == len(native) > 0
         difference = int(np.abs(np.stack(native).astype(int) - np.stack(other)).max())

@@ -1,5 +1,6 @@
 """A CLIP text encoder's weights -> the tower and its tokenizer. Never touches the network."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from .towers import PREFIX, Tower, tower_in
 
 if TYPE_CHECKING:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+# Two threads that begin to import transformers together (one reads ahead) may find half of it.
+_IMPORTING = threading.Lock()
 
 # Width -> layers of the towers that Würstchen reads: CLIP-bigG (Stage C) and CLIP-H (Stage B).
 _PUBLISHED_LAYERS = {1280: 32, 1024: 24}
@@ -118,12 +122,19 @@ def fit_tower(tower: Tower, config_file: Path | None, path: Path) -> FittingTowe
     return FittingTower(tower, config, completed(state, expected), scales)
 
 
-def _empty(config: "CLIPTextConfig") -> dict[str, torch.Tensor]:
-    from transformers import CLIPTextModel
+def _classes() -> "tuple[type[CLIPTextConfig], type[CLIPTextModel], type[CLIPTokenizer]]":
+    """transformers' own, imported on use: it takes seconds."""
+    with _IMPORTING:
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+    return CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+
+def _empty(config: "CLIPTextConfig") -> dict[str, torch.Tensor]:
+    _, model_class, _ = _classes()
     try:
         with torch.device("meta"):
-            return CLIPTextModel(config).state_dict()
+            return model_class(config).state_dict()
     except (ValueError, TypeError, LookupError, RuntimeError, ZeroDivisionError) as error:
         raise MismatchedCheckpointError(
             f"the text encoder's config.json describes no possible network: {error}."
@@ -131,10 +142,9 @@ def _empty(config: "CLIPTextConfig") -> dict[str, torch.Tensor]:
 
 
 def _filled_tower(config: "CLIPTextConfig", state: Mapping[str, Tensor]) -> "CLIPTextModel":
-    from transformers import CLIPTextModel
-
+    _, model_class, _ = _classes()
     with torch.device("meta"):
-        network = CLIPTextModel(config)
+        network = model_class(config)
     prefixed = any(name.startswith(PREFIX) for name in network.state_dict())  # transformers 4
     prefix = PREFIX if prefixed else ""
     network.load_state_dict({prefix + name: value for name, value in state.items()}, assign=True)
@@ -147,10 +157,9 @@ def _filled_tower(config: "CLIPTextConfig", state: Mapping[str, Tensor]) -> "CLI
 
 
 def _read_config(path: Path) -> "CLIPTextConfig":
-    from transformers import CLIPTextConfig
-
+    config_class, _, _ = _classes()
     try:
-        return CLIPTextConfig.from_pretrained(path.parent, local_files_only=True)
+        return config_class.from_pretrained(path.parent, local_files_only=True)
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UnreadableCheckpointError(
             f"{path} is no CLIP text config; copy the published one there."
@@ -161,8 +170,7 @@ def derive_config(state: State, path: Path) -> "CLIPTextConfig":
     """What shapes do not tell is that of LAION's towers, which are the ones that Würstchen reads.
 
     CLIP-L differs in its activation, so it is told apart by its width."""
-    from transformers import CLIPTextConfig
-
+    config_class, _, _ = _classes()
     try:
         sizes = derive_text_tower({name: tuple(value.shape) for name, value in state.items()})
     except (KeyError, IndexError, ValueError) as error:
@@ -177,7 +185,7 @@ def derive_config(state: State, path: Path) -> "CLIPTextConfig":
             f"{path} is CLIP-L ({_CLIP_L_WIDTH} wide), which no stage of Würstchen reads; use "
             "CLIP-bigG (1280 wide) for Stage C and CLIP-H (1024 wide) for Stage B."
         )
-    return CLIPTextConfig(
+    return config_class(
         vocab_size=sizes.vocabulary,
         max_position_embeddings=sizes.positions,
         hidden_size=sizes.width,
@@ -245,10 +253,9 @@ def _places(folder: Path) -> Iterator[Path]:
 
 
 def _read_tokenizer(place: Path) -> Any:
-    from transformers import CLIPTokenizer
-
+    _, _, tokenizer_class = _classes()
     try:
-        return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+        return tokenizer_class.from_pretrained(place, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise UnreadableCheckpointError(
             f"the tokenizer in {place} cannot be read; copy it there again."
