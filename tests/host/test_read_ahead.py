@@ -158,7 +158,8 @@ def test_an_error_is_told_by_the_node_that_uses_the_weights(run, reads):
     failure = run(chain()).failure
     assert (failure.node_id, failure.message) == ("2", "b is broken")
     assert failure.error_class is CheckpointError
-    assert (reads.ahead, reads.by_nodes) == (["b"], ["a", "b"])
+    # "c" may have been begun before node 2 failed.
+    assert (reads.ahead[:1], reads.by_nodes) == (["b"], ["a", "b"])
     assert "a" in reads.at_work
 
 
