@@ -3,7 +3,7 @@
 from typing import Any
 
 from . import (
-    batches,
+    grid,
     guidance,
     image,
     latent,
@@ -27,7 +27,7 @@ _FAMILIES: tuple[Any, ...] = (
     guidance,
     text,
     latent,
-    batches,
+    grid,
     mixing,
     samplers,
     image,

@@ -1,11 +1,12 @@
-"""Latents: the empty one, and what all stages read from the LATENT dictionary."""
+"""Latents: the empty one, one with seeds, and what all stages read from the LATENT dictionary."""
 
+import re
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..wuerstchen_core.errors import WireError
+from ..wuerstchen_core.errors import SettingError, WireError
 from ..wuerstchen_core.generate import check_latent
 from ..wuerstchen_core.geometry import LARGEST, SMALLEST, Geometry
 from ..wuerstchen_core.noise import SampleNoise
@@ -19,6 +20,9 @@ V1_KEY = "wuerstchen_v1"  # set on what Würstchen v1's Stage C and image encode
 STAGE_C_CHANNELS, STAGE_B_CHANNELS = 16, 4
 MOST_PICTURES = 4096  # of a batch
 LARGEST_SEED = 2**64 - 1
+
+_BETWEEN = re.compile(r"[\s,;]+")
+_RANGE = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
 
 
 def geometry_of(latent: Latent) -> Geometry:
@@ -121,4 +125,76 @@ class EmptyLatent:
         return ({"samples": samples, SIZE_KEY: (width, height)},)
 
 
-NODES = {"WuerstchenEmptyLatent": (EmptyLatent, "Würstchen Empty Latent")}
+def seeds_of(text: str) -> list[int]:
+    """`1, 5, 42-45` -> [1, 5, 42, 43, 44, 45].
+
+    Raises SettingError for anything else, and for more than MOST_PICTURES seeds.
+    """
+    seeds: list[int] = []
+    for written in filter(None, _BETWEEN.split(re.sub(r"\s*-\s*", "-", text))):
+        found = _RANGE.fullmatch(written)
+        if found is None:
+            raise SettingError(
+                f"'{written[:40]}' is no seed; write numbers and ranges, as 1, 5, 42-45."
+            )
+        first = int(found[1])
+        last = int(found[2] or first)
+        if not first <= last <= LARGEST_SEED:
+            raise SettingError(
+                f"'{written}' is no range of seeds; they go from the smaller to the larger, up to "
+                "2^64 - 1."
+            )
+        if len(seeds) + last - first >= MOST_PICTURES:
+            raise SettingError(f"these are more than {MOST_PICTURES} seeds; write fewer.")
+        seeds += range(first, last + 1)
+    if not seeds:
+        raise SettingError("there is no seed here; write numbers and ranges, as 1, 5, 42-45.")
+    return seeds
+
+
+class SeedList:
+    """A latent -> a batch with a seed for each picture."""
+
+    CATEGORY = "Würstchen/latent"
+    DESCRIPTION = (
+        "Repeats a latent for a list of seeds, one picture a seed. Each is the picture that its "
+        "seed gives alone, and the samplers' own seed then counts for nothing."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["seeds", "batch seeds", "repeat latent"]
+    RETURN_TYPES = ("LATENT", "INT")
+    RETURN_NAMES = ("latent", "count")
+    OUTPUT_TOOLTIPS = ("The batch, one latent a seed.", "How many seeds there are.")
+    FUNCTION = "repeat"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tooltip = (
+            "Numbers and ranges: 1, 5, 42-45. They take the place of the samplers' own seed, in "
+            "Stage C and in Stage B."
+        )
+        return {
+            "required": {
+                "samples": (
+                    "LATENT",
+                    {"tooltip": "A latent to sample: one, or as many as there are seeds."},
+                ),
+                "seeds": ("STRING", {"default": "0-3", "multiline": False, "tooltip": tooltip}),
+            }
+        }
+
+    def repeat(self, samples: Latent, seeds: str) -> tuple[Latent, int]:
+        numbers, batch = seeds_of(seeds), samples["samples"]
+        if len(batch) not in (1, len(numbers)):
+            raise WireError(
+                f"there are {len(numbers)} seeds for {len(batch)} latents; give one latent, or as "
+                "many as seeds."
+            )
+        kept = {key: value for key, value in samples.items() if key != "batch_index"}
+        repeated = batch.expand(len(numbers), *batch.shape[1:]).clone()
+        return {**kept, "samples": repeated, SEEDS_KEY: numbers}, len(numbers)
+
+
+NODES = {
+    "WuerstchenEmptyLatent": (EmptyLatent, "Würstchen Empty Latent"),
+    "WuerstchenSeedList": (SeedList, "Würstchen Seed List"),
+}

@@ -279,7 +279,7 @@ class StageBSampler:
         chosen = _chosen(steps, cfg, sampler_name, scheduler, denoise)
         settings = _settings_for(stage_b, chosen, geometry)
         texts = texts_of(positive, "positive", geometry)
-        avoided = texts_of(negative, "negative", geometry)
+        avoided = texts_of(negative, "negative", geometry) if settings.guides else None
         shape = run_on((len(embedding), STAGE_B_CHANNELS, *grid), texts, avoided)
         with runtime.running(lambda: stage_b.ready(shape)) as network:
             samples = sample_stage_b(

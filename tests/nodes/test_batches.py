@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfyui_wuerstchen.nodes.batches import seeds_of
+from comfyui_wuerstchen.nodes.latent import seeds_of
 from comfyui_wuerstchen.wuerstchen_core.errors import SettingError, WireError
 
 from .demo import call, decoder, empty, encode, prior

@@ -2,8 +2,9 @@
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingPartError, UnreadableCheckpointError
@@ -42,29 +43,42 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Where each part lies: a folder with config.json and weights, or a file of weights."""
+class FolderParts(ABC):
+    """Where each part lies; subclasses have a field for each."""
 
     folder: Path
-    stage_c: Path | None = None
-    stage_b: Path | None = None
-    stage_a: Path | None = None
-    prior_text_encoder: Path | None = None
-    decoder_text_encoder: Path | None = None
-    image_encoder: Path | None = None
-    unused: tuple[str, ...] = ()  # weights that are no part, and why
+    unused: tuple[str, ...] = field(default=(), kw_only=True)  # weights that are no part, and why
 
     def require(self, part: str) -> Path:
         """The path of a part. Raises MissingPartError, which says what to put where."""
         path: Path | None = getattr(self, part)
         if path is not None:
             return path
+        unused = f" Not used: {'; '.join(self.unused[:3])}." if self.unused else ""
+        raise MissingPartError(f"{self.folder} has no {self._wanted(part)}.{unused}")
+
+    @abstractmethod
+    def _wanted(self, part: str) -> str:
+        """A part in words, and what to put where."""
+
+
+@dataclass(frozen=True)
+class Parts(FolderParts):
+    """Each is a folder with config.json and weights, or a file of weights."""
+
+    stage_c: Path | None = None
+    stage_b: Path | None = None
+    stage_a: Path | None = None
+    prior_text_encoder: Path | None = None
+    decoder_text_encoder: Path | None = None
+    image_encoder: Path | None = None
+
+    def _wanted(self, part: str) -> str:
         repository, file = PUBLISHED[part]
         rest = "its config.json" + (" and `tokenizer` folder" if "text" in part else "")
-        unused = f" Not used: {'; '.join(self.unused[:3])}." if self.unused else ""
-        raise MissingPartError(
-            f"{self.folder} has no {part.replace('_', ' ')}; put {file} of warp-ai/{repository}, "
-            f"with {rest}, there as {self.folder / repository / file}.{unused}"
+        return (
+            f"{part.replace('_', ' ')}; put {file} of warp-ai/{repository}, with {rest}, there as "
+            f"{self.folder / repository / file}"
         )
 
 

@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import MissingPartError
 from .detect import Kind
-from .folder import CLIP_BIGG_WIDTH, CLIP_H_WIDTH, best, look_through, path_of, text_encoder_of
+from .folder import (
+    CLIP_BIGG_WIDTH,
+    CLIP_H_WIDTH,
+    FolderParts,
+    best,
+    look_through,
+    path_of,
+    text_encoder_of,
+)
 
 _PART_KINDS = {
     Kind.STAGE_C,
@@ -26,27 +33,17 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class PartsV1:
-    """Where each part lies: a file of weights, which may hold two parts, or a folder of them."""
+class PartsV1(FolderParts):
+    """Each is a file of weights, which may hold two parts, or a folder of them."""
 
-    folder: Path
     stage_c: Path | None = None
     stage_b: Path | None = None
     stage_a: Path | None = None
     text_encoder: Path | None = None
     image_encoder: Path | None = None
-    unused: tuple[str, ...] = ()  # weights that are no part, and why
 
-    def require(self, part: str) -> Path:
-        """The path of a part. Raises MissingPartError, which says what to put where."""
-        path: Path | None = getattr(self, part)
-        if path is not None:
-            return path
-        unused = f" Not used: {'; '.join(self.unused[:3])}." if self.unused else ""
-        name = part.replace("_", " ")
-        raise MissingPartError(
-            f"{self.folder} has no v1 {name}; put {PUBLISHED[part]} there.{unused}"
-        )
+    def _wanted(self, part: str) -> str:
+        return f"v1 {part.replace('_', ' ')}; put {PUBLISHED[part]} there"
 
 
 def find_parts_v1(folder: Path) -> PartsV1:

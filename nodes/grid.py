@@ -1,89 +1,16 @@
-"""Many pictures at once: seeds of their own, and grids over two settings."""
+"""Grids over two settings."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..wuerstchen_core.errors import SettingError, WireError
+from ..wuerstchen_core.errors import SettingError
 from ..wuerstchen_core.grid import labelled_grid
-from .latent import LARGEST_SEED, MOST_PICTURES, SEEDS_KEY, Latent
+from .latent import MOST_PICTURES
 
 MOST = MOST_PICTURES  # cells of a grid too
-
-_BETWEEN = re.compile(r"[\s,;]+")
-_RANGE = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
-
-
-def seeds_of(text: str) -> list[int]:
-    """`1, 5, 42-45` -> [1, 5, 42, 43, 44, 45].
-
-    Raises SettingError for anything else, and for more than MOST seeds.
-    """
-    seeds: list[int] = []
-    for written in filter(None, _BETWEEN.split(re.sub(r"\s*-\s*", "-", text))):
-        found = _RANGE.fullmatch(written)
-        if found is None:
-            raise SettingError(
-                f"'{written[:40]}' is no seed; write numbers and ranges, as 1, 5, 42-45."
-            )
-        first = int(found[1])
-        last = int(found[2] or first)
-        if not first <= last <= LARGEST_SEED:
-            raise SettingError(
-                f"'{written}' is no range of seeds; they go from the smaller to the larger, up to "
-                "2^64 - 1."
-            )
-        if len(seeds) + last - first >= MOST:
-            raise SettingError(f"these are more than {MOST} seeds; write fewer.")
-        seeds += range(first, last + 1)
-    if not seeds:
-        raise SettingError("there is no seed here; write numbers and ranges, as 1, 5, 42-45.")
-    return seeds
-
-
-class SeedList:
-    """A latent -> a batch with a seed for each picture."""
-
-    CATEGORY = "Würstchen/latent"
-    DESCRIPTION = (
-        "Repeats a latent for a list of seeds, one picture a seed. Each is the picture that its "
-        "seed gives alone, and the samplers' own seed then counts for nothing."
-    )
-    SEARCH_ALIASES: ClassVar[list[str]] = ["seeds", "batch seeds", "repeat latent"]
-    RETURN_TYPES = ("LATENT", "INT")
-    RETURN_NAMES = ("latent", "count")
-    OUTPUT_TOOLTIPS = ("The batch, one latent a seed.", "How many seeds there are.")
-    FUNCTION = "repeat"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        tooltip = (
-            "Numbers and ranges: 1, 5, 42-45. They take the place of the samplers' own seed, in "
-            "Stage C and in Stage B."
-        )
-        return {
-            "required": {
-                "samples": (
-                    "LATENT",
-                    {"tooltip": "A latent to sample: one, or as many as there are seeds."},
-                ),
-                "seeds": ("STRING", {"default": "0-3", "multiline": False, "tooltip": tooltip}),
-            }
-        }
-
-    def repeat(self, samples: Latent, seeds: str) -> tuple[Latent, int]:
-        numbers, batch = seeds_of(seeds), samples["samples"]
-        if len(batch) not in (1, len(numbers)):
-            raise WireError(
-                f"there are {len(numbers)} seeds for {len(batch)} latents; give one latent, or as "
-                "many as seeds."
-            )
-        kept = {key: value for key, value in samples.items() if key != "batch_index"}
-        repeated = batch.expand(len(numbers), *batch.shape[1:]).clone()
-        return {**kept, "samples": repeated, SEEDS_KEY: numbers}, len(numbers)
 
 
 def _whole(line: str) -> int:
@@ -204,7 +131,6 @@ def _lines(text: str) -> list[str]:
 
 
 NODES = {
-    "WuerstchenSeedList": (SeedList, "Würstchen Seed List"),
     "WuerstchenXYValues": (XYValues, "Würstchen XY Values"),
     "WuerstchenXYGrid": (XYGrid, "Würstchen XY Grid"),
 }
